@@ -86,6 +86,18 @@ class Reply:
     with_image: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What an encoder wants its images to look like."""
+
+    side: int
+    """Pixels of the square's side."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pad_colour: tuple[int, int, int]
+    """RGB, 0 to 255, of what is added to make a picture square."""
+
+
 @dataclass(slots=True)
 class ImageBatch:
     """The images of a batch, preprocessed once for every encoder.
