@@ -1,26 +1,52 @@
 # Two commands do everything on a machine with Python 3.11 and git:
-#   make repro   the paper in miniature: environment, `dvc repro`, results/mini/report/
-#   make test    the tests
+#   make repro   environment, then the paper in miniature by `dvc repro`; the report is in results/mini/report/
+#   make test    environment, then the tests
 SHELL := /bin/bash
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+PREFECT_PORT ?= 4200
 include telemetry.env
 export
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup lock check format test repro plan
+.PHONY: setup setup-gpu lock check format test repro ui timings
 
-setup: $(VENV)/.installed  ## the environment, from requirements.lock
+repro: setup ## the main job
+	dvc repro
+	python -m flows.timings
 
-$(VENV)/.installed: requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+test: setup
+	pytest -n 2 --dist loadscope tests
+
+check: setup
+	python .ci/lock.py check
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+setup: $(BIN)/.installed
+
+$(BIN)/.installed: requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(FIND_LINKS) -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	grep -v -E '^(deepspeed|accelerate)==' requirements.lock > .venv/requirements.txt
+	uv pip install --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements.txt
+	uv pip install --quiet --no-deps --editable .
 	touch $@
 
-lock: ## rewrite requirements.lock from pyproject.toml
-	$(BIN)/python -m tests.lock write
+setup-gpu: setup ## what only GPU runs need
+	grep -E '^(deepspeed|accelerate)==' requirements.lock > .venv/requirements-gpu.txt
+	uv pip install --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements-gpu.txt
+
+lock: setup
+	python .ci/lock.py write
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+timings: setup ## minutes per stage of the last run
+	python -m flows.timings
