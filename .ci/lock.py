@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -31,6 +32,11 @@ def header() -> str:
     return f"# `make lock` from pyproject.toml, dependencies sha256 {digest}"
 
 
+def normalise(name: str) -> str:
+    """A package's name as registries compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def write() -> None:
     """Resolve and write the lock; the GPU extra is resolved with it but installed only on demand."""
     links = os.environ.get("PIP_FIND_LINKS")
@@ -49,10 +55,10 @@ def check() -> None:
     lines = LOCK.read_text().splitlines()
     if lines[0] != header():
         sys.exit("requirements.lock was not made from this pyproject.toml: run `make lock` and commit it")
-    pinned = {line.split("==")[0].lower(): line.split("==")[1] for line in lines[1:]}
+    pinned = {normalise(line.split("==")[0]): line.split("==")[1] for line in lines[1:]}
     for requirement in sum(dependency_tables().values(), []):
         name, version = requirement.split("==")
-        name = name.split("[")[0].lower().replace("_", "-")
+        name = normalise(name.split("[")[0])
         if pinned.get(name) != version:
             sys.exit(f"requirements.lock holds {name} {pinned.get(name)}, pyproject.toml asks for {version}")
 
