@@ -81,6 +81,12 @@ def _describe_fault(kind: type[pydantic.BaseModel], fault: Any, where: str) -> s
     return f"{path}: found {fault['input']!r}, {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
+def _parse_int(value: Any, *, where: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ParamsError(f"{where}: found {value!r}, expected a whole number of at least 0")
+    return value
+
+
 class ParamsFiles:
     """params.yaml and the file of its scale, each read once."""
 
@@ -92,6 +98,16 @@ class ParamsFiles:
         if self.scale not in known:
             raise ParamsError(f"{PARAMS_PATH}: scale is {self.scale!r}, expected one of {', '.join(known)}")
         self.meanings = read_yaml(root / self.scale_path)
+
+    @property
+    def seed(self) -> int:
+        """`seed` of params.yaml, which every generator is derived from."""
+        return _parse_int(look_up(self.params, "seed", where=str(PARAMS_PATH)), where=f"{PARAMS_PATH}: seed")
+
+    def count(self, name: str) -> int:
+        """A whole number at the top of scales/<scale>.yaml (`samples_per_record`)."""
+        value = look_up(self.meanings, name, where=str(self.scale_path))
+        return _parse_int(value, where=f"{self.scale_path}: {name}")
 
     def row(self, table: str, name: str, kind: type[P]) -> P:
         """One row of a table of params.yaml (`runs`, `adapters`, `mixes`)."""

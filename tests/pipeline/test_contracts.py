@@ -1,0 +1,114 @@
+"""What holds dvc.yaml, the stages and the library together (docs/design.md)."""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.pipeline.imports import ROOT, import_closure
+
+SCALE_WORDS = {"mini", "paper", "smoke", "toy", "is_debug"}
+
+
+def read_stages() -> dict[str, dict[str, list[object]]]:
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    return {name: stage.get("do", stage) for name, stage in stages.items()}
+
+
+STAGES = read_stages()
+
+
+def module_of(stage: str) -> str:
+    (module,) = re.findall(r"python -m (stages\.\w+)", str(STAGES[stage]["cmd"]))
+    return module.replace(".", "/") + ".py"
+
+
+def path_of(entry: object) -> str:
+    return next(iter(entry)) if isinstance(entry, dict) else str(entry)
+
+
+def test_the_pipeline_has_its_stages() -> None:
+    assert len(STAGES) >= 11
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_cover_everything_that_the_stage_imports(stage: str) -> None:
+    deps = [path_of(dep) for dep in STAGES[stage]["deps"]]
+    closure = import_closure(module_of(stage))
+    assert len(closure) > 3
+    missing = sorted(file for file in closure if not any(file == dep or file.startswith(f"{dep}/") for dep in deps))
+    assert not missing, f"add to the deps of {stage} in dvc.yaml: {missing}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_deps_are_imported_or_data_of_a_room(stage: str) -> None:
+    closure = import_closure(module_of(stage))
+    deps = [path_of(dep) for dep in STAGES[stage]["deps"]]
+    code = [dep for dep in deps if dep.startswith(("cambrian", "stages"))]
+    assert code
+    unused = [
+        dep
+        for dep in code
+        if dep.endswith(".py") and dep not in closure
+        or not dep.endswith((".py", ".yaml")) and not any(file.startswith(f"{dep}/") for file in closure)
+    ]
+    assert not unused, f"{stage} does not import {unused}: a change there would rerun it for nothing"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_data_path_stands_in_the_command(stage: str) -> None:
+    command = str(STAGES[stage]["cmd"])
+    paths = [
+        path_of(entry)
+        for kind in ("deps", "outs", "metrics", "plots")
+        for entry in STAGES[stage].get(kind, [])
+        if not path_of(entry).startswith(("cambrian", "stages"))
+    ]
+    assert paths
+    # A backbone is read by its name from the folder of all backbones; a gate's verdict only has to exist.
+    paths = [re.sub(r"/backbones/\$\{item\..*", "/backbones", path) for path in paths]
+    missing = [path for path in paths if path not in command and not re.search(r"validated/.*\.json", path)]
+    assert not missing, f"{stage} does not get {missing} from its command line"
+
+
+def test_no_code_asks_which_scale_it_is() -> None:
+    files = sorted([*(ROOT / "cambrian").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
+    assert len(files) > 40
+    found = []
+    for file in files:
+        previous = tokenize.NEWLINE
+        for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
+            is_docstring = token.type == tokenize.STRING and previous in (
+                tokenize.NEWLINE, tokenize.INDENT, tokenize.NL, tokenize.DEDENT, tokenize.ENCODING, tokenize.COMMENT,
+            )
+            words = set(re.findall(r"[a-z_]+", token.string.lower())) if token.type in (1, 3) else set()
+            if words & SCALE_WORDS and not is_docstring:
+                found.append(f"{file.relative_to(ROOT)}:{token.start[0]} {token.string[:60]}")
+            previous = token.type
+    assert not found, found
+
+
+def test_init_files_are_empty() -> None:
+    files = [path for room in ("cambrian", "stages", "flows") for path in (ROOT / room).rglob("__init__.py")]
+    assert len(files) > 8
+    assert [str(path) for path in files if path.read_text().strip()] == []
+
+
+def names_read(module: str) -> set[str]:
+    """The blocks of params that a stage reads: the literal names in its calls on ParamsFiles."""
+    text = (ROOT / module).read_text()
+    blocks = set(re.findall(r"\.(?:row|meaning|block|count)\(\s*\"(\w+)\"", text))
+    return blocks | ({"seed"} if re.search(r"files\.seed\b", text) else set())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_exactly_what_the_stage_reads(stage: str) -> None:
+    declared = set()
+    for entry in STAGES[stage].get("params", []):
+        names = next(iter(entry.values())) if isinstance(entry, dict) else [entry]
+        declared |= {str(name).split(".")[0] for name in names}
+    assert declared == names_read(module_of(stage))
