@@ -1,0 +1,161 @@
+"""Images of a pool in a few tar files, each image readable in constant time by its name."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+from cambrian.artifacts import read_json, write_json
+from cambrian.interfaces import ArtifactError, RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import BinaryIO, Self
+
+INDEX_NAME = "images.json"
+
+
+def shard_name(index: int) -> str:
+    """The file name of the index-th shard of a folder."""
+    return f"images-{index:05d}.tar"
+
+
+class ShardWriter:
+    """Writes images into tar files of at most `max_bytes` each, and `images.json` when it is closed.
+
+    A single image larger than `max_bytes` gets a shard of its own. Equal images in equal order give equal bytes.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._index: dict[str, tuple[int, int, int]] = {}
+        self._num_shards = 0
+        self._file: BinaryIO | None = None
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, name: str, data: bytes) -> None:
+        """Append one image under this name.
+
+        Raises:
+            ValueError: the name is already there.
+        """
+        if name in self._index:
+            raise ValueError(f"image {name!r} is already in {self._folder}: names must differ")
+        if self._file is not None and self._file.tell() + _padded(len(data)) + tarfile.BLOCKSIZE > self._max_bytes:
+            self._close_shard()
+        tar, file = self._open_shard()
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        member.mode = 0o644
+        tar.addfile(member, io.BytesIO(data))
+        self._index[name] = (self._num_shards - 1, file.tell() - _padded(len(data)), len(data))
+
+    def close(self) -> None:
+        """Finish the last shard and write the index."""
+        self._close_shard()
+        write_json(self._folder / INDEX_NAME, {name: list(place) for name, place in self._index.items()})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif self._file is not None:
+            self._file.close()
+
+    def _open_shard(self) -> tuple[tarfile.TarFile, BinaryIO]:
+        if self._tar is None or self._file is None:
+            self._file = (self._folder / shard_name(self._num_shards)).open("wb")
+            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+            self._num_shards += 1
+        return self._tar, self._file
+
+    def _close_shard(self) -> None:
+        if self._tar is not None and self._file is not None:
+            self._tar.close()
+            self._file.close()
+        self._tar = self._file = None
+
+
+class ImageStore:
+    """The images of a pool's shards by name.
+
+    Reads are positioned, so threads, forked workers and unpickled copies may share a store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        index: dict[str, list[int]] = read_json(folder / INDEX_NAME)
+        self._index = {name: (shard, offset, size) for name, (shard, offset, size) in index.items()}
+        self._descriptors: dict[int, int] = {}
+
+    def read(self, name: str) -> bytes:
+        """The encoded bytes of one image.
+
+        Raises:
+            RecordError: `missing-image`, no shard has an image of this name.
+            ArtifactError: a shard is missing or shorter than the index says.
+        """
+        if name not in self._index:
+            raise RecordError(
+                "missing-image", f"image {name!r} is not among the {len(self)} images of {self._folder / INDEX_NAME}"
+            )
+        shard, offset, size = self._index[name]
+        data = os.pread(self._open(shard), size, offset)
+        if len(data) != size:
+            raise ArtifactError(
+                f"{self._folder / shard_name(shard)} ends within image {name!r} ({len(data)} of {size} bytes): "
+                f"delete {self._folder} and run `dvc repro`"
+            )
+        return data
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def close(self) -> None:
+        """Close the shards; a later read opens them again."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if "_descriptors" in self.__dict__:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptors": {}}
+
+    def _open(self, shard: int) -> int:
+        if shard not in self._descriptors:
+            path = self._folder / shard_name(shard)
+            try:
+                self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                raise ArtifactError(f"{path} is missing: delete {self._folder} and run `dvc repro`") from error
+        return self._descriptors[shard]
+
+
+def _padded(size: int) -> int:
+    """The bytes that a member's data takes in a tar file."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
