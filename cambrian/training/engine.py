@@ -1,0 +1,98 @@
+"""What the training loop asks of the machinery below it, and the machinery of one process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from cambrian.interfaces import Batch
+
+
+class TrainableModel(Protocol):
+    """A model whose loss can be had of a batch."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss over the batch's labelled positions."""
+        ...
+
+
+class Engine(Protocol):
+    """Holds model and optimizers, wherever their parts are."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss over the batch's labelled positions."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to those of the step."""
+        ...
+
+    def step(self, rate_factor: float) -> float:
+        """Clip, update and clear the step's gradients; return their norm before clipping, not updating if not finite.
+
+        Every group's rate is its highest rate times `rate_factor`.
+        """
+        ...
+
+
+class LocalEngine:
+    """One process, one device."""
+
+    def __init__(
+        self,
+        model: TrainableModel,
+        parameters: Sequence[nn.Parameter],
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        max_gradient_norm: float,
+        device: torch.device,
+    ) -> None:
+        self._model = model
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._optimizers = list(optimizers)
+        self._max_gradient_norm = max_gradient_norm
+        self._device = device
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss over the batch's labelled positions."""
+        return self._model.loss(move_batch(batch, self._device))
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to those of the step."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, rate_factor: float) -> float:
+        """Clip, update and clear the step's gradients; return their norm before clipping, not updating if not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm)
+        if torch.isfinite(norm):
+            for optimizer in self._optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["highest_rate"] * rate_factor
+                optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+        return norm.item()
+
+
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device; itself where it is there already."""
+    if device.type == "cpu":
+        return batch
+    from dataclasses import replace
+
+    images = batch.images
+    if images is not None:
+        images = replace(images, pixels=[pixels.to(device) for pixels in images.pixels], sizes=images.sizes.to(device))
+    return replace(
+        batch,
+        input_ids=batch.input_ids.to(device),
+        labels=batch.labels.to(device),
+        attention_mask=batch.attention_mask.to(device),
+        images=images,
+    )

@@ -1,0 +1,60 @@
+"""The training loop: both phases, every model."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from cambrian.interfaces import IGNORE_LABEL, ParamsError
+from cambrian.runtime import iter_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cambrian.interfaces import Batch
+    from cambrian.training.engine import Engine
+
+_NUM_NAMED_RECORDS = 64
+
+
+def train(
+    engine: Engine, steps: Iterable[list[Batch]], *, num_steps: int, rate_factor: Callable[[int], float], what: str
+) -> list[tuple[int, float]]:
+    """Train on every step's micro batches; return (step, loss) for each step, counted from 1.
+
+    A step's loss is the mean over all labelled positions of its batch, however it is cut into micro batches. A step
+    without a batch (all its records were unusable) is passed over.
+
+    Raises:
+        ParamsError: a loss or a gradient is not finite; names the records of the batch.
+    """
+    curve = []
+    for step, batches in enumerate(iter_progress(steps, total=num_steps, what=what)):
+        if not batches:
+            continue
+        counts = [int((batch.labels != IGNORE_LABEL).sum()) for batch in batches]
+        step_loss = 0.0
+        for batch, count in zip(batches, counts, strict=True):
+            loss = engine.loss(batch) * (count / sum(counts))
+            step_loss += loss.item()
+            _check_finite(step_loss, "loss", step, [batch])
+            engine.backward(loss)
+        _check_finite(engine.step(rate_factor(step)), "gradient norm", step, batches)
+        curve.append((step + 1, step_loss))
+    return curve
+
+
+def mean_final_loss(curve: list[tuple[int, float]]) -> float | None:
+    """The mean over the last twentieth of the steps; None of no step."""
+    last = curve[-max(len(curve) // 20, 1) :]
+    return sum(loss for _, loss in last) / len(last) if last else None
+
+
+def _check_finite(value: float, what: str, step: int, batches: list[Batch]) -> None:
+    if not math.isfinite(value):
+        ids = [record_id for batch in batches for record_id in batch.record_ids]
+        shown = ", ".join(ids[:_NUM_NAMED_RECORDS])
+        raise ParamsError(
+            f"the {what} is {value} at step {step + 1}, records {shown}: nothing was written. Lower the recipe's "
+            "learning_rates, or look at these records if only they do it"
+        )

@@ -1,0 +1,71 @@
+"""Which optimizer and which learning rate each parameter gets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from cambrian.interfaces import ParamsError
+from cambrian.training.config import MuonAdamWConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cambrian.training.config import AdamWConfig, LearningRates
+
+_OUTPUT_HEAD = "lm_head"
+"""The module whose matrix gives the vocabulary's logits, by transformers' name."""
+
+
+def build_optimizers(
+    model: nn.Module, parts: Mapping[str, Sequence[nn.Parameter]], config: AdamWConfig, rates: LearningRates
+) -> list[torch.optim.Optimizer]:
+    """Make the optimizers of everything in the model that requires a gradient.
+
+    Groups carry `name` (part/kind) and `highest_rate`, which the schedule multiplies. Kinds: `hidden`, matrices of
+    linear layers; `weights`, other weights, which decay; `plain`, embeddings, tables, norms and biases, which do not.
+
+    Raises:
+        ParamsError: a part is trained, and its learning rate is 0.
+    """
+    kinds = _kinds_of(model)
+    muon_groups, adamw_groups = [], []
+    for part, parameters in parts.items():
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        rate: float = rates.model_dump()[part]
+        if trained and rate == 0:
+            raise ParamsError(f"learning_rates.{part} is 0 and the {part} is to be trained: give it a rate above 0")
+        for kind in ("hidden", "weights", "plain"):
+            members = [parameter for parameter in trained if kinds[parameter] == kind]
+            if not members:
+                continue
+            group: dict[str, Any] = {"params": members, "name": f"{part}/{kind}", "highest_rate": rate}
+            group["weight_decay"] = 0.0 if kind == "plain" else config.weight_decay
+            if not isinstance(config, MuonAdamWConfig):
+                adamw_groups.append(group)
+            elif kind == "hidden":
+                muon_groups.append(group)
+            else:
+                adamw_groups.append({**group, "highest_rate": rate * config.adamw_ratio})
+    optimizers: list[torch.optim.Optimizer] = []
+    if muon_groups and isinstance(config, MuonAdamWConfig):
+        optimizers.append(torch.optim.Muon(muon_groups, momentum=config.momentum))
+    if adamw_groups:
+        betas = (config.beta1, config.beta2)
+        optimizers.append(torch.optim.AdamW(adamw_groups, betas=betas, eps=config.epsilon, foreach=True))
+    return optimizers
+
+
+def _kinds_of(model: nn.Module) -> dict[nn.Parameter, str]:
+    kinds: dict[nn.Parameter, str] = {}
+    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module_name, module in model.named_modules():
+        is_head = module_name.rsplit(".", 1)[-1] == _OUTPUT_HEAD
+        for parameter_name, parameter in module.named_parameters(recurse=False):
+            if parameter in embeddings or parameter_name != "weight" or parameter.ndim < 2:
+                kinds[parameter] = "plain"
+            else:
+                kinds[parameter] = "hidden" if isinstance(module, nn.Linear) and not is_head else "weights"
+    return kinds
