@@ -1,0 +1,102 @@
+"""What a model is made of: encoders and an LLM by name, and one of the connectors."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cambrian.params import Params
+
+EMPTY_SLOT = "none"
+"""Stands where a run's row has no encoder (rows have four slots, so that one stage definition fits all)."""
+
+
+def filled_slots(encoders: Sequence[str]) -> tuple[str, ...]:
+    """Return the encoders of a row without its empty slots."""
+    return tuple(name for name in encoders if name != EMPTY_SLOT)
+
+
+class Layout(Params):
+    """How visual tokens stand in the LLM's sequence; every connector has these values."""
+
+    positions: Literal["none", "learned"]
+    """`learned` adds one vector per visual token; the paper and the release have `none`, and rely on the encoders."""
+    output_norm: bool
+    """A LayerNorm on every visual token before it enters the LLM; the paper and the release have none."""
+
+
+class GridLayout(Layout):
+    """A layout of visual tokens that form a square grid over the padded image."""
+
+    side: int = Field(gt=0)
+    """Visual tokens per side of the grid (24 in the paper)."""
+    newline: bool
+    """Whether one learned vector closes each row of the grid (it does in the release)."""
+    hide_padding: bool
+    """Whether tokens that lie in the square's padding are masked from the LLM (they are in the release)."""
+
+
+class MLPConfig(GridLayout):
+    """Every encoder's map on one grid, joined along channels, through a two-layer MLP.
+
+    Source: the paper's studies of single encoders and of ensembles; also its "Concat" and "Interpolate" connectors.
+    """
+
+    kind: Literal["mlp"]
+    delivery: Literal["unshuffle", "interpolate"]
+    """How a map comes to the grid: `interpolate` is the paper's; `unshuffle` (space to depth) drops nothing."""
+    hidden_ratio: float = Field(gt=0)
+    """Width of the MLP's hidden layer over the LLM's width (1 in the release)."""
+
+
+class ResamplerConfig(Layout):
+    """Learned queries that attend to the tokens of all encoders (Perceiver), without spatial order."""
+
+    kind: Literal["resampler"]
+    num_queries: int = Field(gt=0)
+    depth: int = Field(gt=0)
+    dim: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    max_input_side: int = Field(gt=0)
+    """Maps with a longer side are interpolated down to it, which bounds the cost of fine grids."""
+
+
+class AggregatorsConfig(Params):
+    """Aggregators inside the LLM: the first after decoder layer `start`, then after every `stride`-th."""
+
+    start: int = Field(ge=0)
+    stride: int = Field(gt=0)
+    count: int = Field(gt=0)
+
+
+class SVAConfig(GridLayout):
+    """The spatial vision aggregator (paper, section 3.2)."""
+
+    kind: Literal["sva"]
+    depth: int = Field(gt=0)
+    """Stacked layers before the LLM: the paper's D."""
+    group_sides: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
+    """Queries per side for each query group; their number is the paper's G (one group of 24 in the paper)."""
+    dim: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    max_window_side: int = Field(gt=0)
+    """Features per side that one query sees of one encoder, at most (4 in the release).
+
+    An encoder's map is interpolated to `side` times its window's side, which is the largest that the map fills; the
+    release's numbers follow (27 to 24 for its ViTs, 256 to 96 for its ConvNeXt).
+    """
+    in_llm: AggregatorsConfig | None
+
+
+ConnectorConfig = Annotated[MLPConfig | ResamplerConfig | SVAConfig, Field(discriminator="kind")]
+
+
+class ModelConfig(Params):
+    """One model; the names are folders of backbones."""
+
+    encoders: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    """In order; without the empty slots that a run's row may have."""
+    connector: ConnectorConfig
+    llm: str
+    template: str
+    """The conversation template that the model is trained with."""

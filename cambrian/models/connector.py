@@ -1,0 +1,91 @@
+"""What every connector is, and the last steps that they share: norm, positions and newlines of visual tokens."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from cambrian.models.aggregator import Evidence
+from cambrian.models.config import GridLayout, Layout
+from cambrian.models.padding import are_all_square, visible_cells
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureShape:
+    """The shape of an encoder's feature map."""
+
+    channels: int
+    grid: int
+
+
+@dataclass(slots=True)
+class Visual:
+    """What a connector makes of a batch's images."""
+
+    tokens: Tensor
+    """Float[images, tokens, llm_dim], row by row where they form a grid; newlines not yet among them."""
+    evidence: Evidence | None
+    """What aggregators inside the LLM attend to, one row per token; None where there are none."""
+
+
+class Connector(nn.Module, ABC):
+    """Turns the encoders' feature maps into visual tokens of the LLM's width."""
+
+    num_tokens: int
+    """Visual tokens per image, without newlines."""
+
+    @abstractmethod
+    def forward(self, features: list[Tensor], sizes: Int[Tensor, "images 2"]) -> Visual:
+        """Return the visual tokens; `features[k]` is Float[images, channels_k, grid_k, grid_k] of encoder k."""
+
+
+class TokenLayout(nn.Module):
+    """Norms visual tokens, gives them positions, and closes each row of a grid with a newline."""
+
+    token_index: Tensor
+    """Int[tokens]: where the visual tokens stand among the image's positions."""
+
+    def __init__(self, config: Layout, *, num_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim) if config.output_norm else nn.Identity()
+        self.positions = (
+            nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5) if config.positions == "learned" else None
+        )
+        self.side = config.side if isinstance(config, GridLayout) else None
+        has_newline = isinstance(config, GridLayout) and config.newline
+        self.hides_padding = isinstance(config, GridLayout) and config.hide_padding
+        self.newline = nn.Parameter(torch.randn(dim) * dim**-0.5) if has_newline else None
+        index = torch.arange(num_tokens)
+        if self.newline is not None and self.side is not None:
+            index = index + index // self.side
+            num_tokens += self.side
+        self.num_positions = num_tokens
+        self.register_buffer("token_index", index, persistent=False)
+
+    def forward(self, tokens: Float[Tensor, "images tokens dim"]) -> Float[Tensor, "images positions dim"]:
+        """Return what fills the positions of every image."""
+        tokens = self.norm(tokens)
+        if self.positions is not None:
+            tokens = tokens + self.positions
+        if self.newline is None or self.side is None:
+            return tokens
+        rows = rearrange(tokens, "images (row column) dim -> images row column dim", row=self.side)
+        newlines = self.newline.expand(rows.shape[0], self.side, 1, -1)
+        return torch.cat([rows, newlines], dim=2).flatten(1, 2)
+
+    def visible(self, sizes: Int[Tensor, "images 2"]) -> Bool[Tensor, "images positions"] | None:
+        """Return which positions the LLM may see; None where it may see all.
+
+        A hidden row is hidden with its newline; where columns are hidden, the newlines stay visible.
+
+        Source: release, the collator's mask of the image slots.
+        """
+        if not self.hides_padding or self.side is None or are_all_square(sizes):
+            return None
+        cells = visible_cells(sizes, self.side)
+        if self.newline is not None:
+            cells = torch.cat([cells, cells.any(dim=2, keepdim=True)], dim=2)
+        return cells.flatten(1)

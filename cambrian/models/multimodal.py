@@ -1,0 +1,179 @@
+"""The whole model: encoders, connector, and an LLM whose image positions hold visual tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers.modeling_utils import PreTrainedModel
+
+from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, Batch, ImageBatch, ImageSpec
+from cambrian.models.config import AggregatorsConfig
+from cambrian.models.connector import Connector, TokenLayout
+from cambrian.models.encoders import VisionEncoder
+from cambrian.models.llm_aggregators import Vision, attach_aggregators
+
+PARTS = ("connector", "llm", "encoders")
+"""What can be trained or stored apart; aggregators inside the LLM and newlines belong to the connector."""
+
+
+@dataclass(slots=True)
+class Prompt:
+    """A batch as the LLM takes it."""
+
+    embeddings: Float[Tensor, "batch length dim"]
+    mask: Bool[Tensor, "batch length"]
+    """True at real positions: neither text padding nor hidden cells of an image."""
+    vision: Vision | None
+
+
+class MultimodalModel(nn.Module):
+    """A multimodal LLM. Images may stand anywhere in a sample, any number of them; padding may be on either side."""
+
+    def __init__(
+        self,
+        *,
+        encoders: Sequence[VisionEncoder],
+        connector: Connector,
+        layout: TokenLayout,
+        aggregators: Sequence[nn.Module],
+        in_llm: AggregatorsConfig | None,
+        llm: PreTrainedModel,
+        backbone_hashes: dict[str, str],
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.connector = connector
+        self.layout = layout
+        self.aggregators = nn.ModuleList(aggregators)
+        self.llm = llm
+        self.backbone_hashes = backbone_hashes
+        """SHA-256 of the weights of the backbones that the model was built from, by name."""
+        if in_llm is not None:
+            attach_aggregators(llm.model.layers, aggregators, start=in_llm.start, stride=in_llm.stride)
+
+    @property
+    def num_image_positions(self) -> int:
+        """Positions that one image fills in `input_ids`: visual tokens and newlines."""
+        return self.layout.num_positions
+
+    @property
+    def image_specs(self) -> list[ImageSpec]:
+        """What each encoder wants its images to look like, in the order of `ImageBatch.pixels`."""
+        return [encoder.image_spec for encoder in self.encoders if isinstance(encoder, VisionEncoder)]
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters by part; each parameter belongs to exactly one."""
+        return {name: list(self._part(name).parameters()) for name in PARTS}
+
+    def set_trainable(self, parts: set[str]) -> None:
+        """Let these parts learn and freeze the others.
+
+        Raises:
+            ValueError: a name that is no part.
+        """
+        if unknown := parts - set(PARTS):
+            raise ValueError(f"unknown part {sorted(unknown)}: a model has {', '.join(PARTS)}")
+        for name in PARTS:
+            self._part(name).requires_grad_(name in parts)
+
+    def train(self, mode: bool = True) -> "MultimodalModel":
+        """Switch to training; frozen encoders stay as they are at evaluation."""
+        super().train(mode)
+        for encoder in self.encoders:
+            encoder.train(mode and _is_trainable(encoder))
+        return self
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch length vocabulary"]:
+        """Return the logits of every position; those of padding mean nothing."""
+        logits: Tensor = self.llm.lm_head(self._hidden_states(self.embed(batch)))
+        return logits
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Return the mean cross-entropy over labelled positions, each predicted from the position before it.
+
+        The LLM's head runs on these positions only.
+
+        Raises:
+            ValueError: nothing in the batch is labelled (or only first positions, which nothing predicts).
+        """
+        targets = batch.labels[:, 1:]
+        labelled = targets != IGNORE_LABEL
+        if not labelled.any():
+            raise ValueError(f"no position of the batch is labelled: records {batch.record_ids}; drop them before")
+        hidden = self._hidden_states(self.embed(batch))[:, :-1][labelled]
+        return F.cross_entropy(self.llm.lm_head(hidden).float(), targets[labelled])
+
+    def embed(self, batch: Batch) -> Prompt:
+        """Return the batch's embeddings with visual tokens at the image positions.
+
+        Raises:
+            ValueError: the image positions are not those of the batch's images.
+        """
+        is_image = batch.input_ids == IMAGE_TOKEN_ID
+        rows = is_image.flatten().nonzero().squeeze(1)
+        self._check_images(len(rows), batch.images)
+        embeddings = self.llm.get_input_embeddings()(batch.input_ids.masked_fill(is_image, 0))
+        mask = batch.attention_mask
+        if batch.images is None:
+            return Prompt(embeddings, mask, None)
+        visual = self.connector(self.encode(batch.images), batch.images.sizes)
+        filled = self.layout(visual.tokens).flatten(0, 1)
+        flat = embeddings.flatten(0, 1).index_copy(0, rows, filled.to(embeddings.dtype))
+        visible = self.layout.visible(batch.images.sizes)
+        if visible is not None:
+            mask = mask.flatten().index_copy(0, rows, visible.flatten()).view_as(mask)
+        vision = None
+        if visual.evidence is not None:
+            vision = Vision(visual.evidence, rows.view(len(visual.tokens), -1)[:, self.layout.token_index].flatten())
+        return Prompt(flat.view_as(embeddings), mask, vision)
+
+    def encode(self, images: ImageBatch) -> list[Tensor]:
+        """Return every encoder's feature maps; frozen encoders keep nothing for a backward pass."""
+        features = []
+        for encoder, pixels in zip(self.encoders, images.pixels, strict=True):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(encoder)):
+                features.append(encoder(pixels))
+        return features
+
+    def _hidden_states(self, prompt: Prompt) -> Float[Tensor, "batch length dim"]:
+        """Run the LLM without its head and without a cache."""
+        # Padding on the right needs no mask: what comes later is never seen. Holes do (padding in an image, or left).
+        has_holes = bool((prompt.mask[:, 1:] & ~prompt.mask[:, :-1]).any())
+        hidden: Tensor = self.llm.model(
+            inputs_embeds=prompt.embeddings,
+            attention_mask=prompt.mask if has_holes else None,
+            position_ids=positions_of(prompt.mask) if has_holes else None,
+            use_cache=False,
+            **vision_argument(prompt.vision),
+        ).last_hidden_state
+        return hidden
+
+    def _check_images(self, found: int, images: ImageBatch | None) -> None:
+        num_images = 0 if images is None else len(images.sizes)
+        if found != num_images * self.num_image_positions:
+            raise ValueError(
+                f"{found} image positions in the batch, expected {num_images} images x {self.num_image_positions}: "
+                "visual tokens would stand at the wrong places; the collator and the model disagree"
+            )
+
+    def _part(self, name: str) -> nn.Module:
+        if name == "connector":
+            return nn.ModuleList([self.connector, self.layout, self.aggregators])
+        return self.llm if name == "llm" else self.encoders
+
+
+def positions_of(mask: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+    """Count the real positions from 0; a masked one repeats the number before it (the release's rule)."""
+    return (mask.cumsum(dim=1) - 1).clamp_min(0)
+
+
+def vision_argument(vision: Vision | None) -> dict[str, Vision]:
+    """The argument that only an LLM with aggregators gets."""
+    return {} if vision is None else {"vision": vision}
+
+
+def _is_trainable(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -1,0 +1,119 @@
+"""The connector of the paper: query groups through stacked spatial vision aggregators."""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cambrian.models.aggregator import Aggregator, Evidence, join_masks, rearrange_windows
+from cambrian.models.connector import Connector, FeatureShape, Visual
+from cambrian.models.encoders import resize_map
+from cambrian.models.padding import are_all_square, visible_windows
+
+
+class SVAConnector(Connector):
+    """Per query group a grid of queries, all the same learned vector, that attends to its cells of every encoder.
+
+    Groups run in parallel; a group on another grid than the final one is interpolated to it; groups are joined along
+    channels and projected by a two-layer MLP.
+
+    Source: paper, section 3.2; release, `cambrian_arch.py`.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[FeatureShape],
+        *,
+        side: int,
+        depth: int,
+        group_sides: Sequence[int],
+        dim: int,
+        num_heads: int,
+        max_window_side: int,
+        llm_dim: int,
+        has_aggregators: bool,
+    ) -> None:
+        super().__init__()
+        self.side = side
+        self.num_tokens = side**2
+        self.group_sides = list(group_sides)
+        self.has_aggregators = has_aggregators
+        self.window_sides = [max(1, min(shape.grid // side, max_window_side)) for shape in shapes]
+        """Features per side of a cell of the final grid, for each encoder."""
+        self.map_sides = [side * window for window in self.window_sides]
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Linear(shape.channels, dim), nn.GELU(), nn.Linear(dim, dim), nn.LayerNorm(dim))
+            for shape in shapes
+        )
+        self.queries = nn.Parameter(torch.randn(len(self.group_sides), dim) * dim**-0.5)
+        self.groups = nn.ModuleList(
+            Aggregator(
+                depth=depth,
+                query_dim=dim,
+                dim=dim,
+                context_dim=dim,
+                window_sides=self._windows_of(group_side),
+                num_heads=num_heads,
+            )
+            for group_side in self.group_sides
+        )
+        self.output = nn.Sequential(
+            nn.Linear(dim * len(self.group_sides), llm_dim), nn.GELU(), nn.Linear(llm_dim, llm_dim)
+        )
+
+    def forward(self, features: list[Tensor], sizes: Int[Tensor, "images 2"]) -> Visual:
+        """Return one visual token per cell, and what aggregators inside the LLM attend to."""
+        maps = [self._project(index, feature_map) for index, feature_map in enumerate(features)]
+        context = maps[0].mean(dim=(1, 2))
+        needed = {*self.group_sides, self.side} if self.has_aggregators else set(self.group_sides)
+        evidence = {side: self._gather(maps, context, sizes, side) for side in sorted(needed)}
+        groups = [
+            self._run_group(index, evidence[side], images=len(context)) for index, side in enumerate(self.group_sides)
+        ]
+        return Visual(self.output(torch.cat(groups, dim=-1)), evidence[self.side] if self.has_aggregators else None)
+
+    def _project(
+        self, index: int, feature_map: Float[Tensor, "images channels grid grid"]
+    ) -> Float[Tensor, "images side side dim"]:
+        delivered = resize_map(feature_map, self.map_sides[index])
+        projected: Tensor = self.projections[index](
+            rearrange(delivered, "images channels row column -> images row column channels")
+        )
+        return projected
+
+    def _gather(
+        self, maps: list[Tensor], context: Float[Tensor, "images dim"], sizes: Int[Tensor, "images 2"], side: int
+    ) -> Evidence:
+        mask = None
+        if not are_all_square(sizes):
+            mask = join_masks(
+                [visible_windows(sizes, queries_per_side=side, window_side=w) for w in self._windows_of(side)]
+            )
+        return Evidence(
+            windows=[rearrange_windows(feature_map, side) for feature_map in maps],
+            mask=mask,
+            context=repeat(context, "images dim -> (images cells) dim", cells=side**2),
+        )
+
+    def _run_group(self, index: int, evidence: Evidence, *, images: int) -> Float[Tensor, "images tokens dim"]:
+        queries = self.queries[index].expand(len(evidence.context), -1)
+        side = self.group_sides[index]
+        tokens: Tensor = rearrange(
+            self.groups[index](queries, evidence), "(images cells) dim -> images cells dim", images=images
+        )
+        if side == self.side:
+            return tokens
+        grid = rearrange(tokens, "images (row column) dim -> images dim row column", row=side)
+        resized: Tensor = rearrange(resize_map(grid, self.side), "images dim row column -> images (row column) dim")
+        return resized
+
+    def _windows_of(self, group_side: int) -> list[int]:
+        for side in self.map_sides:
+            if side % group_side:
+                raise ValueError(
+                    f"a query group of {group_side} x {group_side} does not divide an encoder's {side} x {side} map: "
+                    "choose group_sides that divide side times every window"
+                )
+        return [side // group_side for side in self.map_sides]

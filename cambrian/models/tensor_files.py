@@ -1,0 +1,58 @@
+"""safetensors files: written with equal bytes for equal values, and read strictly."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cambrian.interfaces import ArtifactError
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors in the order of their names, from wherever they are."""
+    save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path, {"format": "pt"})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a whole file into memory.
+
+    Raises:
+        ArtifactError: the file is missing or is not safetensors.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing: run the stage that makes it (`dvc repro` does)") from error
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} is not a safetensors file ({error}): delete it and run `dvc repro`") from error
+
+
+def load_tensors(targets: Mapping[str, Tensor], found: Mapping[str, Tensor], *, where: Path) -> None:
+    """Copy every found tensor into the target of its name; all names and shapes must agree.
+
+    Raises:
+        ArtifactError: names the tensors that are missing, left over or of another shape; no target was changed.
+    """
+    faults = [f"{name} is missing" for name in sorted(targets.keys() - found.keys())]
+    faults += [f"{name} is not part of the model" for name in sorted(found.keys() - targets.keys())]
+    faults += [
+        f"{name} has shape {tuple(found[name].shape)}, the model needs {tuple(target.shape)}"
+        for name, target in sorted(targets.items())
+        if name in found and found[name].shape != target.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise ArtifactError(f"{where}: {shown}. It was written by another configuration: make it again")
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(found[name])
+
+
+def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers by name; of tied parameters only the first name."""
+    names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    tied = names - {name for name, _ in module.named_parameters()}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in tied}

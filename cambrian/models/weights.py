@@ -1,0 +1,132 @@
+"""Models built from backbones, written and read as folders: `model.json` and `model.safetensors`."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cambrian.artifacts import read_json, read_manifest, write_json
+from cambrian.interfaces import ArtifactError, ParamsError
+from cambrian.models.building import build_aggregators, build_connector
+from cambrian.models.config import ModelConfig, SVAConfig
+from cambrian.models.connector import FeatureShape, TokenLayout
+from cambrian.models.encoders import read_encoder
+from cambrian.models.language_model import read_language_model
+from cambrian.models.multimodal import PARTS, MultimodalModel
+from cambrian.models.tensor_files import load_tensors, read_tensors, unique_tensors, write_tensors
+from cambrian.params import Params, parse_block
+from cambrian.runtime import generator_seed
+
+MODEL_NAME = "model.json"
+WEIGHTS_NAME = "model.safetensors"
+
+_MODULES_OF_PART = {"connector": {"connector", "layout", "aggregators"}, "llm": {"llm"}, "encoders": {"encoders"}}
+
+
+class StoredModel(Params):
+    """What `model.json` holds."""
+
+    config: ModelConfig
+    parts: list[str]
+    """Parts whose tensors are in the folder; the others are those of the backbones."""
+    backbones: dict[str, str]
+    """SHA-256 of the weights of every backbone that the model was built from."""
+
+
+def build_model(config: ModelConfig, *, backbones: Path, seed: int) -> MultimodalModel:
+    """Build a model from finished backbone folders, with a fresh connector drawn from the seed.
+
+    Raises:
+        ArtifactError: a backbone is missing, unfinished or not what its files say.
+        ParamsError: the connector does not fit these encoders or this LLM.
+    """
+    hashes = {name: _weights_hash(backbones / name) for name in sorted({*config.encoders, config.llm})}
+    encoders = [read_encoder(backbones / name) for name in config.encoders]
+    llm = read_language_model(backbones / config.llm)
+    shapes = [FeatureShape(encoder.channels, encoder.grid) for encoder in encoders]
+    llm_dim = llm.config.hidden_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_seed(seed, "connector"))
+        try:
+            connector = build_connector(config.connector, shapes, llm_dim=llm_dim)
+            return MultimodalModel(
+                encoders=encoders,
+                connector=connector,
+                layout=TokenLayout(config.connector, num_tokens=connector.num_tokens, dim=llm_dim),
+                aggregators=build_aggregators(config.connector, connector, llm_dim=llm_dim),
+                in_llm=config.connector.in_llm if isinstance(config.connector, SVAConfig) else None,
+                llm=llm,
+                backbone_hashes=hashes,
+            )
+        except ValueError as error:
+            raise ParamsError(f"a connector for {', '.join(config.encoders)} and {config.llm}: {error}") from error
+
+
+def write_model(folder: Path, model: MultimodalModel, config: ModelConfig, parts: set[str]) -> None:
+    """Write the tensors of these parts into a folder that `cambrian.artifacts.write_folder` finishes.
+
+    Raises:
+        ValueError: a name that is no part.
+    """
+    if unknown := parts - set(PARTS):
+        raise ValueError(f"unknown part {sorted(unknown)}: a model has {', '.join(PARTS)}")
+    stored = StoredModel(config=config, parts=sorted(parts), backbones=model.backbone_hashes)
+    write_json(folder / MODEL_NAME, stored.model_dump(mode="json"))
+    write_tensors(folder / WEIGHTS_NAME, _tensors_of(model, parts))
+
+
+def read_model(folder: Path, *, backbones: Path) -> MultimodalModel:
+    """Read a finished model folder; what it does not store comes from the backbones it was made with.
+
+    Raises:
+        ArtifactError: the folder or a backbone is missing or unfinished, a backbone is no longer the one that the
+            model was made with, or a tensor is missing, left over or of another shape.
+    """
+    stored = read_stored(folder)
+    model = build_model(stored.config, backbones=backbones, seed=0)  # every drawn value is overwritten below
+    load_weights(model, folder)
+    return model
+
+
+def load_weights(model: MultimodalModel, folder: Path) -> None:
+    """Copy the parts that a finished model folder stores into a model (an adapter into a run's model, say).
+
+    Raises:
+        ArtifactError: as `read_model`; also if the folder belongs to other backbones than the model's.
+    """
+    stored = read_stored(folder)
+    for name, found in sorted(model.backbone_hashes.items()):
+        expected = stored.backbones.get(name)
+        if expected != found:
+            raise ArtifactError(
+                f"{folder} was made with {'no' if expected is None else f'another ({expected[:12]})'} backbone {name}, "
+                f"the one at hand is {found[:12]}: run `dvc repro` to make it again"
+            )
+    path = folder / WEIGHTS_NAME
+    load_tensors(_tensors_of(model, set(stored.parts)), read_tensors(path), where=path)
+
+
+def read_stored(folder: Path) -> StoredModel:
+    """Read what a finished model folder says about itself.
+
+    Raises:
+        ArtifactError: the folder is missing or unfinished, or its `model.json` is not one.
+    """
+    read_manifest(folder)
+    try:
+        return parse_block(StoredModel, read_json(folder / MODEL_NAME), where=str(folder / MODEL_NAME))
+    except ParamsError as error:
+        raise ArtifactError(f"{error}. The folder was written by another version: make it again") from error
+
+
+def _tensors_of(model: MultimodalModel, parts: set[str]) -> dict[str, Tensor]:
+    modules = {module for part in parts for module in _MODULES_OF_PART[part]}
+    return {name: tensor for name, tensor in unique_tensors(model).items() if name.split(".", 1)[0] in modules}
+
+
+def _weights_hash(folder: Path) -> str:
+    files = read_manifest(folder)["files"]
+    if WEIGHTS_NAME not in files:
+        raise ArtifactError(f"{folder} holds no {WEIGHTS_NAME} (found {', '.join(files)}): is it a backbone?")
+    digest: str = files[WEIGHTS_NAME]["sha256"]
+    return digest
