@@ -1,0 +1,86 @@
+"""Vision-Centric: MMVP, RealWorldQA, CV-Bench in two and in three dimensions."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from cambrian.evaluation.benchmarks.benchmark import (
+    PERCENT,
+    Benchmark,
+    Metric,
+    Question,
+    image_bytes,
+    letter_index,
+    pick,
+)
+from cambrian.evaluation.matching import match_choice, match_phrase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MMVP_OPTION = re.compile(r"\([a-z]\)\s*(.*?)\s*(?=\([a-z]\)|$)")
+
+
+def _read_mmvp(row: Mapping[str, Any], number: int) -> Question:
+    choices = tuple(_MMVP_OPTION.findall(row["Options"]))
+    return Question(
+        id=str(row["Index"]),
+        text=row["Question"],
+        choices=choices,
+        answers=pick(choices, letter_index(row["Correct Answer"])),
+        image=image_bytes(row["image"]),
+        group=str((row["Index"] - 1) // 2),  # questions 1 and 2 are a pair, 3 and 4 the next
+    )
+
+
+def _read_realworldqa(row: Mapping[str, Any], number: int) -> Question:
+    return Question(id=str(number), text=row["question"], answers=(row["answer"],), image=image_bytes(row["image"]))
+
+
+def _read_cvbench(row: Mapping[str, Any], number: int) -> Question:
+    choices = tuple(row["choices"])
+    return Question(
+        id=str(row["idx"]),
+        text=row["question"],
+        choices=choices,
+        answers=pick(choices, letter_index(row["answer"])),
+        image=image_bytes(row["image"]),
+        category=row["source"],
+    )
+
+
+_CVBENCH_COLUMNS = ("idx", "question", "choices", "answer", "image", "source")
+
+MMVP = Benchmark(
+    name="MMVP",
+    columns=("Index", "Question", "Options", "Correct Answer", "image"),
+    read_row=_read_mmvp,
+    match=match_choice,
+    metric=Metric(group_value="all", by_category=False, full_marks=100),
+    guessed_answers=(),
+)
+REALWORLDQA = Benchmark(
+    name="RealWorldQA",
+    columns=("question", "answer", "image"),
+    read_row=_read_realworldqa,
+    match=match_phrase,
+    metric=PERCENT,
+    guessed_answers=("yes", "no"),
+)
+CVBENCH_2D = Benchmark(
+    name="CV-Bench-2D",
+    columns=_CVBENCH_COLUMNS,
+    read_row=_read_cvbench,
+    match=match_choice,
+    metric=Metric(group_value="mean", by_category=True, full_marks=100),  # the mean of its two sources' accuracies
+    guessed_answers=(),
+)
+CVBENCH_3D = Benchmark(
+    name="CV-Bench-3D",
+    columns=_CVBENCH_COLUMNS,
+    read_row=_read_cvbench,
+    match=match_choice,
+    metric=PERCENT,
+    guessed_answers=(),
+)

@@ -1,0 +1,173 @@
+"""Whether a reply answers an item: the paper's rules, as functions of the reply and the item.
+
+Every matcher gives a credit from 0 to 1. Replies are free text of a language model, so each matcher first cuts the
+answer out of the reply, the way the benchmark's scorer does.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cambrian.interfaces import Item
+
+NUMBER_TOLERANCE = 0.05
+"""Relative (paper, comparison of fuzzy matching with a judge; release, ChartQA, MMMU and MathVista scorers)."""
+ANLS_THRESHOLD = 0.5
+"""DocVQA's official score gives nothing to an answer that is further off than this."""
+
+_ANNOUNCEMENTS = ("answer is:", "answer is", "answer:")
+_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_ARTICLES = ("a", "an", "the")
+_PUNCTUATION = str.maketrans("", "", string.punctuation.replace("'", ""))
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
+_LETTER = re.compile(r"\(?\s*([a-z])\s*(?:[).:,]|$)")
+
+
+def cut_announcement(reply: str) -> str:
+    """What follows the last "answer is" or "answer:", or the whole reply; lower case, stripped, no final full stop.
+
+    Source: the release's rule for one-phrase answers.
+    """
+    text = reply.lower().strip()
+    ends = [text.rfind(phrase) + len(phrase) for phrase in _ANNOUNCEMENTS if phrase in text]
+    return text[max(ends, default=0) :].strip().removesuffix(".").strip()
+
+
+def first_word(reply: str) -> str:
+    """The first word, lower case, without a final mark (the release's rule for yes or no)."""
+    words = reply.lower().split()
+    return words[0].strip(".:,;!()\"'") if words else ""
+
+
+def chosen_option(reply: str, choices: Sequence[str]) -> int | None:
+    """Which option a reply names, by its text or by its letter; None where it names none.
+
+    The option's text comes first, so that an option that is itself a letter is not mistaken. A letter counts when it
+    stands alone or a mark follows it ("B", "(b)", "B. red"). The release cuts every longer reply to its first
+    character, which makes "blue" the letter B; that is not followed.
+
+    Source: the release's scorers for ScienceQA and MMVP (letter or text) and its rule for multiple choice.
+    """
+    text = cut_announcement(reply)
+    texts = [normalise(choice) for choice in choices]
+    if normalise(text) and normalise(text) in texts:
+        return texts.index(normalise(text))
+    letter = _LETTER.match(text)
+    if letter is None:
+        return None
+    index = string.ascii_lowercase.index(letter[1])
+    return index if index < len(choices) else None
+
+
+def parse_number(text: str) -> float | None:
+    """The number that a text is, in digits (with a sign, commas or a per cent sign) or as a word up to ten."""
+    bare = text.strip().strip("$%€£ ").rstrip(".")
+    if bare in _NUMBER_WORDS:
+        return float(_NUMBER_WORDS.index(bare))
+    return float(bare.replace(",", "")) if bare and _NUMBER.fullmatch(bare) and bare[-1].isdigit() else None
+
+
+def normalise(text: str) -> str:
+    """Lower case without punctuation, articles and doubled blanks; number words as digits (VQA's normalisation)."""
+    words = text.lower().replace(",", "").translate(_PUNCTUATION).split()
+    words = ["0" if word == "none" else word for word in words]
+    digits = [str(_NUMBER_WORDS.index(word)) if word in _NUMBER_WORDS else word for word in words]
+    kept = [word for word in digits if word not in _ARTICLES]
+    return " ".join(kept or digits)  # an answer that is only "a" stays
+
+
+def match_choice(reply: str, item: Item) -> float:
+    """Multiple choice: the right option's letter or text."""
+    chosen = chosen_option(reply, item.choices)
+    return float(chosen is not None and item.choices[chosen] in item.answers)
+
+
+def match_choice_or_number(reply: str, item: Item) -> float:
+    """Multiple choice where there are options, otherwise the exact answer or a number within 5%."""
+    return match_choice(reply, item) if item.choices else match_number(reply, item)
+
+
+def match_first_word(reply: str, item: Item) -> float:
+    """Yes or no: the first word."""
+    return float(any(first_word(reply) == answer.lower() for answer in item.answers))
+
+
+def match_phrase(reply: str, item: Item) -> float:
+    """The exact phrase, the reply's first word, or the letter that the question asked for."""
+    text = cut_announcement(reply)
+    accepted = [answer.lower().strip().removesuffix(".") for answer in item.answers]
+    return float(text in accepted or first_word(text) in accepted)
+
+
+def match_same_word(reply: str, item: Item) -> float:
+    """The exact phrase, singular or plural (paper: exact word, or same stem or lemma)."""
+    text = cut_announcement(reply)
+    return float(any(_singular(text) == _singular(answer.lower().strip()) for answer in item.answers))
+
+
+def match_number(reply: str, item: Item) -> float:
+    """A number within 5% of the true one; an answer that is no number must be equal."""
+    text = cut_announcement(reply)
+    return float(any(_is_near(text, answer.lower().strip()) for answer in item.answers))
+
+
+def match_contained(reply: str, item: Item) -> float:
+    """One of the accepted answers stands in the reply (OCRBench)."""
+    text = " ".join(reply.lower().split())
+    return float(any(" ".join(answer.lower().split()) in text for answer in item.answers))
+
+
+def match_vote(reply: str, item: Item) -> float:
+    """VQA soft accuracy: the mean over annotators of min(1, agreement with the others / 3).
+
+    With ten annotators, a reply that k of them gave gets the mean over all of min(1, others that agree / 3): 0.3 for
+    one, 0.6 for two, 0.9 for three, 1 from four on.
+
+    Source: the release's TextVQA evaluator.
+    """
+    text = normalise(cut_announcement(reply))
+    votes = [normalise(answer) for answer in item.answers]
+    agreeing = votes.count(text)
+    credit = agreeing * min(1.0, (agreeing - 1) / 3) + (len(votes) - agreeing) * min(1.0, agreeing / 3)
+    return credit / len(votes)
+
+
+def match_edits(reply: str, item: Item) -> float:
+    """DocVQA's ANLS: 1 minus the normalised edit distance to the nearest answer, 0 from half of it on."""
+    text = " ".join(cut_announcement(reply).split())
+    return max(_similarity(text, " ".join(answer.lower().split())) for answer in item.answers)
+
+
+def _is_near(text: str, answer: str) -> bool:
+    truth, number = parse_number(answer), parse_number(text)
+    if truth is None or number is None:
+        return text == answer
+    return abs(number - truth) <= NUMBER_TOLERANCE * abs(truth)
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith(("ches", "shes", "xes", "sses")):
+        return word[:-2]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def _similarity(left: str, right: str) -> float:
+    longest = max(len(left), len(right))
+    if abs(len(left) - len(right)) >= ANLS_THRESHOLD * longest:
+        return float(left == right)
+    distance = _edit_distance(left, right) / longest
+    return 1 - distance if distance < ANLS_THRESHOLD else 0.0
+
+
+def _edit_distance(left: str, right: str) -> int:
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, start=1):
+        previous, row[0] = row[0], i
+        for j, b in enumerate(right, start=1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
+    return row[-1]

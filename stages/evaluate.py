@@ -1,0 +1,42 @@
+"""Evaluate: ask a run's model every benchmark item, with and without the image, and score its replies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from cambrian.evaluation.config import EvaluationConfig
+from cambrian.evaluation.runner import evaluate_run
+from cambrian.params import ParamsFiles
+from cambrian.runtime import RuntimeConfig, parse_arguments, run_stage
+
+
+class EvaluatedRun(BaseModel):
+    """The one value of a run's row that this stage reads; the others made the model."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    use_images: bool
+
+
+def main() -> None:
+    """Evaluate one run."""
+    args = parse_arguments(__doc__, run=str, model=Path, backbones=Path, benchmarks=Path, replies=Path, scores=Path)
+    files = ParamsFiles()
+    evaluate_run(
+        args.model,
+        backbones=args.backbones,
+        benchmarks=args.benchmarks,
+        config=files.block("evaluation", EvaluationConfig),
+        runtime=files.block("runtime", RuntimeConfig),
+        use_images=files.row("runs", args.run, EvaluatedRun).use_images,
+        replies_path=args.replies,
+        scores_path=args.scores,
+        run=args.run,
+        scale=files.scale,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
