@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, RootModel, model_validator
 
+from cambrian.models.config import ConnectorConfig  # pydantic reads it
 from cambrian.params import Params
 
 EMPTY_SLOT = "none"
 """Stands in a row's `encoders` where there is no encoder."""
-
-PARTS = ("connector", "llm", "encoders")
-"""What a learning rate is given to; the connector's part includes its aggregators inside the LLM."""
 
 
 class AdamWConfig(Params):
@@ -33,15 +31,22 @@ class MuonAdamWConfig(AdamWConfig):
     kind: Literal["muon-adamw"]  # type: ignore[assignment]  # the tag of the other member of the union
     momentum: float = Field(ge=0, lt=1)
     """Muon's, with Nesterov's correction."""
+    matrix_scale: Literal["original", "match_rms_adamw"]
+    """What Muon's rate is multiplied by for a matrix of A x B: `original` sqrt(max(1, A / B)); `match_rms_adamw`
+    0.2 sqrt(max(A, B)), which moves a matrix about as far as AdamW would at this rate.
+    """
     adamw_ratio: float = Field(gt=0)
-    """AdamW's learning rate over Muon's: a part's rate is Muon's, since the two are not on one scale."""
+    """AdamW's learning rate over Muon's: the rates of `learning_rates` are Muon's."""
 
 
 OptimizerConfig = Annotated[AdamWConfig | MuonAdamWConfig, Field(discriminator="kind")]
 
 
 class LearningRates(Params):
-    """The highest learning rate of each part, reached at the end of the warm-up; only trained parts use theirs."""
+    """The highest learning rate of each part, reached at the end of the warm-up; only trained parts use theirs.
+
+    The connector's part includes its aggregators inside the LLM.
+    """
 
     connector: float = Field(ge=0)
     llm: float = Field(ge=0)
@@ -116,9 +121,18 @@ class RunRow(VisionRow):
     """False trains without images: the same conversations, blind."""
     seed: int = Field(ge=0)
 
+    @property
+    def trained_parts(self) -> frozenset[str]:
+        """Parts that learn in this run."""
+        return frozenset({"connector", "llm", "encoders"} if self.train_encoders else {"connector", "llm"})
+
 
 class LLMMeaning(Params):
     """What a scale says about an LLM beside its backbone."""
 
     template: str
     """A conversation template (cambrian/data/conversation.py)."""
+
+
+class ConnectorMeaning(RootModel[ConnectorConfig]):
+    """What a scale says about a connector: one of the kinds of cambrian/models/config.py."""

@@ -34,9 +34,9 @@ class Engine(Protocol):
         ...
 
     def step(self, rate_factor: float) -> float:
-        """Clip, update and clear the step's gradients; return their norm before clipping, not updating if not finite.
+        """Clip, update and clear the step's gradients; return their norm before clipping.
 
-        Every group's rate is its highest rate times `rate_factor`.
+        Every group's rate is its highest rate times `rate_factor`. A norm that is not finite updates nothing.
         """
         ...
 
@@ -68,7 +68,7 @@ class LocalEngine:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, rate_factor: float) -> float:
-        """Clip, update and clear the step's gradients; return their norm before clipping, not updating if not finite."""
+        """Clip, update and clear the step's gradients; return their norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm)
         if torch.isfinite(norm):
             for optimizer in self._optimizers:

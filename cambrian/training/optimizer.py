@@ -51,7 +51,7 @@ def build_optimizers(
                 adamw_groups.append({**group, "highest_rate": rate * config.adamw_ratio})
     optimizers: list[torch.optim.Optimizer] = []
     if muon_groups and isinstance(config, MuonAdamWConfig):
-        optimizers.append(torch.optim.Muon(muon_groups, momentum=config.momentum))
+        optimizers.append(torch.optim.Muon(muon_groups, momentum=config.momentum, adjust_lr_fn=config.matrix_scale))
     if adamw_groups:
         betas = (config.beta1, config.beta2)
         optimizers.append(torch.optim.AdamW(adamw_groups, betas=betas, eps=config.epsilon, foreach=True))

@@ -1,0 +1,206 @@
+"""The two training phases: one function, which two sets of values call."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from cambrian.artifacts import read_manifest, write_folder, write_json
+from cambrian.data.conversation import find_template
+from cambrian.data.records import read_records
+from cambrian.data.shards import ImageStore
+from cambrian.data.tokenizer import read_tokenizer
+from cambrian.interfaces import ParamsError
+from cambrian.models.weights import build_model, load_weights, read_stored, write_model
+from cambrian.runtime import generator_seed, logged_step
+from cambrian.training.engine import LocalEngine
+from cambrian.training.loop import mean_final_loss, train
+from cambrian.training.optimizer import build_optimizers
+from cambrian.training.sampler import count_steps, iter_batches
+from cambrian.training.samples import Samples
+from cambrian.training.schedule import rate_factor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cambrian.interfaces import Batch
+    from cambrian.models.config import ModelConfig
+    from cambrian.models.multimodal import MultimodalModel
+    from cambrian.runtime import RuntimeConfig
+    from cambrian.training.config import Recipe, RunRow
+
+_log = logging.getLogger("cambrian")
+
+_NUM_LOSS_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What differs between the phases of training, and between two rows of one phase."""
+
+    name: str
+    """The row's table and name, for messages and for the seed."""
+    trained: frozenset[str]
+    """Parts that learn; they are what the phase writes."""
+    initial: Path | None
+    """A folder whose parts replace those of the fresh model: the adapter; None starts from the backbones alone."""
+    use_images: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a phase finds and leaves its files."""
+
+    backbones: Path
+    data: Path
+    """A mix's folder."""
+    pool: Path
+    """The pool whose shards hold the mix's images."""
+    output: Path
+    metrics: Path
+    curve: Path | None
+    """Where the loss of every step goes (CSV), if anywhere."""
+
+
+def train_phase(phase: Phase, model_config: ModelConfig, recipe: Recipe, runtime: RuntimeConfig, at: Places) -> None:
+    """Train a model's parts on a mix, and write them with the phase's metrics.
+
+    A mix of no records writes the parts as they start: the adapter of a run without a first phase.
+
+    Raises:
+        ParamsError: the recipe does not suit the phase, or the loss was not finite.
+        ArtifactError: something that the phase reads is missing, unfinished or of another model, or more records than
+            the recipe allows cannot be used.
+    """
+    device = use_device(runtime, generator_seed(phase.seed, phase.name))
+    with logged_step(f"{phase.name}: read"):
+        model = build_model(model_config, backbones=at.backbones, seed=phase.seed)
+        if phase.initial is not None:
+            load_weights(model, phase.initial)
+        samples = _read_samples(phase, model, model_config, recipe, at)
+    model.set_trainable(set(phase.trained))
+    model.to(device).train()
+    curve = _train(phase, model, samples, recipe, device)
+    metrics = {
+        "records": len(samples),
+        "steps": len(curve),
+        "samples": samples.num_samples,
+        "tokens": samples.num_tokens,
+        "final_loss": _round(mean_final_loss(curve)),
+        "truncated_records": samples.num_truncated,
+        "unusable_records": len(samples.unusable),
+        "unusable": dict(sorted(samples.unusable.items())),
+    }
+    with write_folder(at.output, phase=phase.name, **metrics) as folder:
+        write_model(folder, model, model_config, set(phase.trained))
+    write_json(at.metrics, metrics)
+    if at.curve is not None:
+        write_curve(at.curve, curve)
+    _log.info("%s: %s steps, final loss %s", phase.name, metrics["steps"], metrics["final_loss"])
+
+
+def check_adapter(adapter: Path, name: str, row: RunRow, template: str) -> ModelConfig:
+    """The model that an adapter was trained in, which is the model of the run that starts from it.
+
+    Raises:
+        ParamsError: the run has other encoders, another LLM or another template than its adapter.
+        ArtifactError: the adapter is missing or unfinished.
+    """
+    config = read_stored(adapter).config
+    for what, found, expected in (
+        ("encoders", ", ".join(row.encoder_names), ", ".join(config.encoders)),
+        ("llm", row.llm, config.llm),
+        ("llm's template", template, config.template),
+    ):
+        if found != expected:
+            raise ParamsError(
+                f"runs.{name}.{what}: found {found}, but its adapter {row.adapter} was trained with {expected}: "
+                "choose an adapter of the same encoders and LLM, or add one to adapters"
+            )
+    return config
+
+
+def use_device(runtime: RuntimeConfig, seed: int) -> torch.device:
+    """Set threads, seed and deterministic algorithms for this process; return the device.
+
+    Raises:
+        ParamsError: the device is not there.
+    """
+    device = torch.device(runtime.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ParamsError(f"runtime.device: found {runtime.device!r}, and this machine shows torch no such device")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are not repeatable
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+    return device
+
+
+def write_curve(path: Path, curve: list[tuple[int, float]]) -> None:
+    """Write a loss curve as CSV; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    lines = [f"{step},{_round(loss)}\n" for step, loss in curve]
+    try:
+        partial.write_text("".join(["step,loss\n", *lines]), encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_samples(
+    phase: Phase, model: MultimodalModel, model_config: ModelConfig, recipe: Recipe, at: Places
+) -> Samples:
+    read_manifest(at.data)
+    read_manifest(at.pool)
+    return Samples(
+        read_records(at.data / "records.parquet"),
+        ImageStore(at.pool).read,
+        specs=model.image_specs,
+        num_image_positions=model.num_image_positions,
+        template=find_template(model_config.template),
+        tokenizer=read_tokenizer(at.backbones / model_config.llm),
+        use_images=phase.use_images,
+        max_length=recipe.max_length,
+        max_unusable_share=recipe.max_unusable_share,
+        image_cache_mib=recipe.image_cache_mib,
+    )
+
+
+def _train(
+    phase: Phase, model: MultimodalModel, samples: Samples, recipe: Recipe, device: torch.device
+) -> list[tuple[int, float]]:
+    parts = model.parts()
+    engine = LocalEngine(
+        model,
+        [parameter for name in sorted(phase.trained) for parameter in parts[name]],
+        build_optimizers(model, parts, recipe.optimizer, recipe.learning_rates),
+        max_gradient_norm=recipe.optimizer.max_gradient_norm,
+        device=device,
+    )
+    num_steps = count_steps(len(samples), recipe.global_batch_size, recipe.epochs)
+    return train(
+        engine,
+        _iter_steps(samples, recipe, phase.seed),
+        num_steps=num_steps,
+        rate_factor=lambda step: rate_factor(step, num_steps, recipe.warmup_ratio, recipe.schedule),
+        what=phase.name,
+    )
+
+
+def _iter_steps(samples: Samples, recipe: Recipe, seed: int) -> Iterator[list[Batch]]:
+    """The micro batches of every step."""
+    for indices in iter_batches(len(samples), recipe.global_batch_size, recipe.epochs, seed):
+        parts = range(0, len(indices), recipe.micro_batch_size)
+        batches = (samples.read_batch(indices[start : start + recipe.micro_batch_size]) for start in parts)
+        yield [batch for batch in batches if batch is not None]
+
+
+def _round(loss: float | None) -> float | None:
+    return None if loss is None else round(loss, _NUM_LOSS_DIGITS)

@@ -1,0 +1,168 @@
+"""Records as batches: encoded and decoded when first needed, unusable ones left out, named and limited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cambrian.data.collate import collate
+from cambrian.data.conversation import encode_conversation, truncate
+from cambrian.data.images import decode_image, fit_image, normalise
+from cambrian.interfaces import IMAGE_PLACEHOLDER, ArtifactError, RecordError, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+    from cambrian.data.conversation import Encoded, Template
+    from cambrian.data.tokenizer import Tokenizer
+    from cambrian.interfaces import Batch, ImageSpec, Record
+
+_NUM_NAMED_RECORDS = 5
+_BYTES_PER_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FittedImage:
+    """One image, padded and resized for every distinct spec, before normalisation: an eighth of its final memory."""
+
+    pixels: dict[ImageSpec, np.ndarray]
+    size: tuple[int, int]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the pixels."""
+        return sum(array.nbytes for array in self.pixels.values())
+
+
+class ImageCache:
+    """Fitted images, kept in memory until the limit is reached and decoded again beyond it."""
+
+    def __init__(self, read: Callable[[str], bytes], specs: Sequence[ImageSpec], *, max_bytes: int) -> None:
+        self._read = read
+        self._specs = list(dict.fromkeys(specs))
+        self._free_bytes = max_bytes
+        self._images: dict[str, FittedImage] = {}
+
+    def fit(self, name: str) -> FittedImage:
+        """The image of this name.
+
+        Raises:
+            RecordError: `missing-image` or `undecodable-image`.
+        """
+        if name in self._images:
+            return self._images[name]
+        image = decode_image(self._read(name))
+        fitted = FittedImage({spec: fit_image(image, spec) for spec in self._specs}, image.size)
+        if fitted.num_bytes <= self._free_bytes:
+            self._free_bytes -= fitted.num_bytes
+            self._images[name] = fitted
+        return fitted
+
+
+class Samples:
+    """The records of a phase, as a model takes them.
+
+    `use_images` false takes images and their places away and leaves the conversations as they are.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        read_image: Callable[[str], bytes],
+        *,
+        specs: Sequence[ImageSpec],
+        num_image_positions: int,
+        template: Template,
+        tokenizer: Tokenizer,
+        use_images: bool,
+        max_length: int,
+        max_unusable_share: float,
+        image_cache_mib: int,
+    ) -> None:
+        self._records = records
+        self._specs = specs
+        self._images = ImageCache(read_image, specs, max_bytes=image_cache_mib * _BYTES_PER_MIB)
+        self._num_image_positions = num_image_positions
+        self._template = template
+        self._tokenizer = tokenizer
+        self._use_images = use_images
+        self._max_length = max_length
+        self._max_unusable_share = max_unusable_share
+        self._encoded: dict[int, Encoded] = {}
+        self.unusable: dict[str, str] = {}
+        """Why each record that was left out was: its id to the reason's short name."""
+        self.num_truncated = 0
+        """Records of which `max_length` cut something off."""
+        self.num_samples = 0
+        """Conversations that batches were made of, over all epochs."""
+        self.num_tokens = 0
+        """Positions of these conversations, images included, padding not."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read_batch(self, indices: Sequence[int]) -> Batch | None:
+        """One batch of these records; None when none of them can be used.
+
+        Raises:
+            ArtifactError: more records than the limit cannot be used, or one has a word that the tokenizer lacks.
+        """
+        usable = []
+        for index in indices:
+            if self._records[index].id not in self.unusable:
+                try:
+                    usable.append((self._records[index].id, self._encode(index), self._fit(index)))
+                except RecordError as error:
+                    self._leave_out(index, error)
+        if not usable:
+            return None
+        ids, encoded, fitted = zip(*usable, strict=True)
+        self.num_samples += len(ids)
+        self.num_tokens += sum(len(one.input_ids) for one in encoded)
+        views = [image and self._normalise(image) for image in fitted]
+        return collate(encoded, views, [image and image.size for image in fitted], self._tokenizer.pad_id, ids)
+
+    def _encode(self, index: int) -> Encoded:
+        if index in self._encoded:
+            return self._encoded[index]
+        record = self._records[index]
+        try:
+            encoded, num_cut = truncate(
+                encode_conversation(self._turns(record), self._template, self._tokenizer, self._num_image_positions),
+                self._max_length,
+            )
+        except RecordError:
+            raise
+        except ValueError as error:
+            raise ArtifactError(f"record {record.id} ({record.source}): {error}") from error
+        self.num_truncated += num_cut > 0
+        self._encoded[index] = encoded
+        return encoded
+
+    def _turns(self, record: Record) -> Sequence[Turn]:
+        num_places = sum(IMAGE_PLACEHOLDER in turn.text for turn in record.turns)
+        if num_places != (record.image is not None):
+            raise RecordError("image-placeholder", f"{num_places} places for {record.image or 'no image'}")
+        if self._use_images:
+            return record.turns
+        return [Turn(turn.speaker, turn.text.replace(IMAGE_PLACEHOLDER, "")) for turn in record.turns]
+
+    def _fit(self, index: int) -> FittedImage | None:
+        name = self._records[index].image
+        return self._images.fit(name) if self._use_images and name is not None else None
+
+    def _normalise(self, image: FittedImage) -> list[np.ndarray]:
+        views = {spec: normalise(pixels, spec) for spec, pixels in image.pixels.items()}
+        return [views[spec] for spec in self._specs]
+
+    def _leave_out(self, index: int, error: RecordError) -> None:
+        self.unusable[self._records[index].id] = error.reason
+        if len(self.unusable) > self._max_unusable_share * len(self._records):
+            named = [f"{record_id} ({reason})" for record_id, reason in self.unusable.items()][:_NUM_NAMED_RECORDS]
+            raise ArtifactError(
+                f"{len(self.unusable)} of {len(self._records)} records cannot be used, max_unusable_share allows "
+                f"{self._max_unusable_share:.1%}: {', '.join(named)}; the last: {error}. Mend the data's cleaning, or "
+                "raise the limit"
+            ) from error
