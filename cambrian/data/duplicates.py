@@ -1,0 +1,94 @@
+"""How alike two samples are: exact keys of text and bytes, and difference hashes of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from PIL.Image import Image
+
+    from cambrian.interfaces import Turn
+
+_BITS_PER_BYTE = 8
+_SEPARATOR = b"\x00"
+
+
+def text_key(turns: Sequence[Turn]) -> str:
+    """The identity of a conversation's words: equal for texts that differ only in case or white space."""
+    digest = xxhash.xxh3_128()
+    for turn in turns:
+        digest.update(turn.speaker.encode() + _SEPARATOR)
+        digest.update(" ".join(turn.text.lower().split()).encode() + _SEPARATOR)
+    return digest.hexdigest()
+
+
+def content_key(turns: Sequence[Turn], image_digest: str | None) -> str:
+    """The identity of a sample: equal only for the same words and the same image bytes."""
+    digest = xxhash.xxh3_128()
+    for turn in turns:
+        digest.update(turn.speaker.encode() + _SEPARATOR)
+        digest.update(turn.text.encode() + _SEPARATOR)
+    digest.update((image_digest or "").encode())
+    return digest.hexdigest()
+
+
+def difference_hash(image: Image, side: int) -> bytes:
+    """Hash a picture by which pixels are brighter than their right neighbour in a grey thumbnail of side + 1 x side.
+
+    Returns side**2 bits, packed row by row.
+
+    Raises:
+        ValueError: side**2 is not a multiple of 8.
+
+    Source: paper, appendix on data leakage (difference hashing of test images).
+    """
+    if side**2 % _BITS_PER_BYTE:
+        raise ValueError(f"hash side is {side}: expected a multiple of 4, so that the bits fill whole bytes")
+    from PIL.Image import Resampling
+
+    grey = np.asarray(image.convert("L").resize((side + 1, side), Resampling.BILINEAR))
+    return np.packbits(grey[:, 1:] < grey[:, :-1]).tobytes()
+
+
+def hash_distance(left: bytes, right: bytes) -> int:
+    """The number of bits in which two hashes of one length differ."""
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).bit_count()
+
+
+class HashIndex:
+    """Finds every stored hash within a distance, without comparing all pairs.
+
+    Two hashes that differ in at most d bits agree wholly in at least one of d + 1 bands, so only those that share a
+    band are compared; the answer is exact.
+    """
+
+    def __init__(self, max_distance: int) -> None:
+        self._max_distance = max_distance
+        self._hashes: list[bytes] = []
+        self._bands: dict[tuple[int, bytes], list[int]] = {}
+
+    def add(self, value: bytes) -> None:
+        """Store a hash; its number is how many were stored before it."""
+        for band in self._iter_bands(value):
+            self._bands.setdefault(band, []).append(len(self._hashes))
+        self._hashes.append(value)
+
+    def find(self, value: bytes) -> list[int]:
+        """The numbers of all stored hashes within the distance, in the order in which they were stored."""
+        candidates = {number for band in self._iter_bands(value) for number in self._bands.get(band, ())}
+        return sorted(
+            number for number in candidates if hash_distance(self._hashes[number], value) <= self._max_distance
+        )
+
+    def _iter_bands(self, value: bytes) -> Iterator[tuple[int, bytes]]:
+        num_bands = self._max_distance + 1
+        if num_bands > len(value):
+            yield 0, b""  # no band would hold a whole byte: one band of nothing, which compares all pairs
+            return
+        for band in range(num_bands):
+            yield band, value[band * len(value) // num_bands : (band + 1) * len(value) // num_bands]

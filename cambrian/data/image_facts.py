@@ -1,0 +1,49 @@
+"""What an encoded picture is, without keeping it: whether it can be used, its digest and its difference hash."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import xxhash
+
+from cambrian.data.duplicates import difference_hash
+from cambrian.interfaces import RecordError
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is kept of one picture."""
+
+    digest: str
+    """Of the encoded bytes."""
+    hash: bytes
+    """The difference hash."""
+
+
+def describe_image(data: bytes, *, name: str, hash_side: int, min_side: int) -> ImageFacts:
+    """Decode a picture to its end and describe it.
+
+    Raises:
+        RecordError: it cannot be decoded, or its shorter side has fewer than `min_side` pixels.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            size = image.size
+            facts = ImageFacts(xxhash.xxh3_128_hexdigest(data), difference_hash(image, hash_side))
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise RecordError("undecodable-image", f"{name} ({len(data)} bytes): {_first_line(error)}") from error
+    if min(size) < min_side:
+        raise RecordError(
+            "image-too-small",
+            f"{name} is {size[0]} x {size[1]} pixels, the shorter side must have at least {min_side}",
+        )
+    return facts
+
+
+def _first_line(error: Exception) -> str:
+    """Pillow's message without the address of its buffer, which differs from run to run."""
+    return str(error).split("<", 1)[0].strip().splitlines()[0] if str(error) else type(error).__name__
