@@ -71,7 +71,7 @@ def read_replies(path: Path) -> dict[str, list[Reply]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.ParquetFile(path).read()
         columns = {name: table.column(name).to_pylist() for name in COLUMNS}
     except (OSError, KeyError, pyarrow.ArrowInvalid) as error:
         raise ArtifactError(f"{path} is not a file of replies ({error}): run `dvc repro`") from error

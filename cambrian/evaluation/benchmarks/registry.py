@@ -53,7 +53,7 @@ def read_items(folder: Path, name: str, prompt: PromptConfig) -> list[Item]:
     benchmark = find_benchmark(name)
     path = folder / name / "test.parquet"
     try:
-        table = pyarrow.parquet.read_table(path, columns=list(benchmark.columns))
+        table = pyarrow.parquet.ParquetFile(path).read(columns=list(benchmark.columns))
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): run `dvc repro build_benchmarks`") from error
     missing = [column for column in benchmark.columns if column not in table.column_names]

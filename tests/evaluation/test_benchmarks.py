@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from cambrian.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, read_items
+from cambrian.evaluation.config import PromptConfig
+from cambrian.interfaces import ArtifactError, Item, ParamsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PICTURE = {"bytes": b"picture", "path": None}
+QUESTION_ONLY = PromptConfig(options="omitted", ocr_tokens=False, suffix="")
+LETTERED = PromptConfig(options="lettered", ocr_tokens=True, suffix="Answer with the letter.")
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "MME-P": [
+        {"question_id": "a.png", "image": PICTURE, "question": "Is it red?", "answer": "Yes", "category": "color"},
+        {"question_id": "a.png", "image": PICTURE, "question": "Is it blue?", "answer": "No", "category": "color"},
+        {"question_id": "b.png", "image": PICTURE, "question": "1+1=2?", "answer": "Yes", "category": "code_reasoning"},
+    ],
+    "MMB": [
+        {"index": 7, "question": "What?", "hint": "Look.", "A": "cat", "B": "dog", "C": "nan", "D": None, "answer": "B",
+         "category": "c", "image": PICTURE},
+        {"index": 1000007, "question": "What?", "hint": "nan", "A": "dog", "B": "cat", "C": "nan", "D": "nan",
+         "answer": "A", "category": "c", "image": PICTURE},
+        {"index": 8, "question": "What?", "hint": "nan", "A": "dog", "B": "cat", "C": "nan", "D": "nan", "answer": "A",
+         "category": "c", "image": {"bytes": b"another", "path": None}},
+    ],
+    "SEED-I": [
+        {"question_id": "s0", "question": "Which?", "choice_a": "one", "choice_b": "two", "choice_c": "three",
+         "choice_d": "four", "answer": "C", "image": [PICTURE]},
+        {"question_id": "s1", "question": "Which?", "choice_a": "one", "choice_b": "two", "choice_c": "three",
+         "choice_d": "four", "answer": "C", "image": [PICTURE, PICTURE]},
+    ],
+    "GQA": [{"id": "g0", "question": "What colour?", "answer": "red", "image": PICTURE}],
+    "SQA-I": [
+        {"image": PICTURE, "question": "Which?", "choices": ["ice", "fire"], "answer": 1, "hint": "Some text.",
+         "subject": "natural science"},
+        {"image": None, "question": "Which?", "choices": ["ice", "fire"], "answer": 1, "hint": "", "subject": "x"},
+    ],
+    "MMMU-V": [
+        {"id": "m0", "question": "<image 1> What is it?", "options": "['tree', \"a bird's egg\"]", "answer": "B",
+         "image_1": PICTURE, "question_type": "multiple-choice", "subfield": "Art"},
+        {"id": "m1", "question": "How many?", "options": "[]", "answer": "['4', 'four']", "image_1": PICTURE,
+         "question_type": "open", "subfield": "Art"},
+    ],
+    "MathVista-M": [
+        {"pid": "1", "question": "How much?", "decoded_image": PICTURE, "choices": None, "answer": "12.5",
+         "question_type": "free_form"},
+        {"pid": "2", "question": "Which?", "decoded_image": PICTURE, "choices": ["8", "9"], "answer": "9",
+         "question_type": "multi_choice"},
+    ],
+    "AI2D": [{"question": "Which?", "options": ["root", "leaf"], "answer": "1", "image": PICTURE}],
+    "ChartQA": [{"question": "How high?", "answer": "7", "type": "human_test", "image": PICTURE}],
+    "OCRBench": [{"question": "Text?", "answer": ["STOP"], "question_type": "Regular Text", "image": PICTURE}],
+    "TextVQA": [
+        {"question_id": 3, "question": "Text?", "answers": ["stop"] * 10, "ocr_tokens": ["stop", "now"],
+         "image": PICTURE}
+    ],
+    "DocVQA": [{"questionId": "5", "question": "Name?", "answers": ["Ann", "Ann B."], "image": PICTURE}],
+    "MMVP": [
+        {"Index": index, "Question": "Eyes?", "Options": "(a) Open (b) Tightly shut", "Correct Answer": answer,
+         "image": PICTURE}
+        for index, answer in ((1, "(a)"), (2, "(b)"), (3, "(a)"))
+    ],
+    "RealWorldQA": [{"question": "How many?", "answer": "2", "image": PICTURE}],
+    "CV-Bench-2D": [
+        {"idx": 0, "question": "Where?", "choices": ["left", "right"], "answer": "(B)", "image": PICTURE,
+         "source": "ADE20K"}
+    ],
+    "CV-Bench-3D": [
+        {"idx": 9, "question": "Which is closer?", "choices": ["chair", "table"], "answer": "(A)", "image": PICTURE,
+         "source": "Omni3D"}
+    ],
+}  # fmt: skip
+
+
+def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+    path = folder / name / "test.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return folder
+
+
+def read(folder: Path, name: str, prompt: PromptConfig = QUESTION_ONLY) -> list[Item]:
+    return read_items(write(folder, name, ROWS[name]), name, prompt)
+
+
+def test_the_paper_has_sixteen_scores_in_four_groups_of_four() -> None:
+    assert {group: len(benchmarks) for group, benchmarks in GROUPS.items()} == {
+        "General": 4,
+        "Knowledge": 4,
+        "OCR & Chart": 4,
+        "Vision-Centric": 4,
+    }
+    assert list(BENCHMARKS) == list(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("MME-P", ["Yes", "No"]),
+        ("MMB", ["dog", "dog", "dog"]),
+        ("SEED-I", ["three"]),
+        ("GQA", ["red"]),
+        ("SQA-I", ["fire"]),
+        ("MMMU-V", ["a bird's egg", "4"]),
+        ("MathVista-M", ["12.5", "9"]),
+        ("AI2D", ["leaf"]),
+        ("ChartQA", ["7"]),
+        ("OCRBench", ["STOP"]),
+        ("TextVQA", ["stop"]),
+        ("DocVQA", ["Ann"]),
+        ("MMVP", ["Open", "Tightly shut", "Open"]),
+        ("RealWorldQA", ["2"]),
+        ("CV-Bench-2D", ["right"]),
+        ("CV-Bench-3D", ["chair"]),
+    ],
+)
+def test_rows_of_the_real_layout_become_items(tmp_path: Path, name: str, answers: list[str]) -> None:
+    items = read(tmp_path, name)
+    assert [item.answers[0] for item in items] == answers
+    assert {item.benchmark for item in items} == {name}
+    assert all(item.image for item in items)
+    assert all(BENCHMARKS[name].match(answer, item) == 1 for item, answer in zip(items, answers, strict=True))
+
+
+def test_what_is_scored_together_shares_a_group(tmp_path: Path) -> None:
+    mme, mmb, mmvp = (read(tmp_path, name) for name in ("MME-P", "MMB", "MMVP"))
+    assert [item.group for item in mme] == ["a.png", "a.png"]
+    assert mmb[0].group == mmb[1].group != mmb[2].group  # the third is the same question over another image
+    assert [item.group for item in mmvp] == ["0", "0", "1"]
+
+
+def test_items_are_named_by_benchmark_and_their_own_id(tmp_path: Path) -> None:
+    assert [item.id for item in read(tmp_path, "CV-Bench-3D")] == ["CV-Bench-3D/9"]
+    assert [item.id for item in read(tmp_path, "MMB")] == ["MMB/7", "MMB/1000007", "MMB/8"]
+
+
+def test_an_open_mmmu_question_has_every_accepted_answer_and_no_options(tmp_path: Path) -> None:
+    item = read(tmp_path, "MMMU-V")[1]
+    assert (item.answers, item.choices) == (("4", "four"), ())
+
+
+def test_a_prompt_is_the_question_alone(tmp_path: Path) -> None:
+    assert read(tmp_path, "AI2D")[0].question == "Which?"
+    assert read(tmp_path, "TextVQA")[0].question == "Text?"
+    assert read(tmp_path, "MMMU-V")[0].question == "What is it?"
+
+
+def test_a_prompt_has_hint_options_tokens_and_suffix_where_asked(tmp_path: Path) -> None:
+    assert read(tmp_path, "SQA-I", LETTERED)[0].question == (
+        "Some text.\nWhich?\nA. ice\nB. fire\nAnswer with the letter."
+    )
+    assert read(tmp_path, "TextVQA", LETTERED)[0].question == (
+        "Text?\nReference OCR tokens: stop, now\nAnswer with the letter."
+    )
+
+
+def test_an_unknown_score_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"'MME'; did you mean 'MME-P'"):
+        read_items(tmp_path, "MME", QUESTION_ONLY)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"GQA/test.parquet cannot be read"):
+        read_items(tmp_path, "GQA", QUESTION_ONLY)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (write(tmp_path, "GQA", ROWS["GQA"]) / "GQA" / "test.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ArtifactError, match=r"GQA/test.parquet cannot be read"):
+        read_items(tmp_path, "GQA", QUESTION_ONLY)
+
+
+def test_a_data_set_that_lost_a_column_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "GQA", [{"id": "0", "question": "?", "image": PICTURE}])
+    with pytest.raises(ArtifactError, match="has no column answer"):
+        read_items(tmp_path, "GQA", QUESTION_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("SEED-I", {"answer": "E"}, "row 0: the answer is option 5 of 4"),
+        ("SEED-I", {"answer": "both"}, "row 0: answer 'both' is not an option's letter"),
+        ("MMMU-V", {"options": "tree, bird"}, "row 0: options 'tree, bird' are not the text of a list"),
+        ("AI2D", {"answer": "2"}, "row 0: the answer is option 3 of 2"),
+    ],
+)
+def test_a_row_that_is_not_as_documented_is_named(
+    tmp_path: Path, name: str, change: dict[str, str], message: str
+) -> None:
+    write(tmp_path, name, [{**ROWS[name][0], **change}])
+    with pytest.raises(ArtifactError, match=message):
+        read_items(tmp_path, name, QUESTION_ONLY)
+
+
+def test_two_rows_of_one_id_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "GQA", ROWS["GQA"] * 2)
+    with pytest.raises(ArtifactError, match="two rows of the id GQA/g0"):
+        read_items(tmp_path, "GQA", QUESTION_ONLY)
+
+
+def test_a_file_without_a_usable_row_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "MME-P", ROWS["MME-P"][2:])
+    with pytest.raises(ArtifactError, match="no usable row"):
+        read_items(tmp_path, "MME-P", QUESTION_ONLY)
