@@ -140,7 +140,8 @@ def _enlarge(drawing: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.floa
     share = (place - low).astype(np.float32)
     before, after = low.clip(0, len(drawing) - 1), (low + 1).clip(0, len(drawing) - 1)
     rows = drawing[before] * (1 - share)[:, None] + drawing[after] * share[:, None]
-    return rows[:, before] * (1 - share) + rows[:, after] * share
+    enlarged: npt.NDArray[np.float32] = rows[:, before] * (1 - share) + rows[:, after] * share
+    return enlarged
 
 
 @functools.lru_cache(maxsize=1)

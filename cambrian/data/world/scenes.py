@@ -207,9 +207,7 @@ def _rays(side: int) -> npt.NDArray[np.float32]:
     return np.stack([across.ravel(), down.ravel(), np.ones(side * side, dtype=np.float32)])
 
 
-def _cast_ball(
-    rays: npt.NDArray[np.float32], solid: Solid
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _cast_ball(rays: npt.NDArray[np.float32], solid: Solid) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The distance to the ball along each ray (infinite where it misses) and the normals there."""
     centre = np.array(solid.position, dtype=np.float32)
     along = centre @ rays
@@ -220,9 +218,7 @@ def _cast_ball(
     return distance, (points / solid.radius).astype(np.float32)
 
 
-def _cast_cube(
-    rays: npt.NDArray[np.float32], solid: Solid
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _cast_cube(rays: npt.NDArray[np.float32], solid: Solid) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """As for the ball; the cube is turned about the vertical axis and leans towards the camera."""
     cosine, sine = math.cos(solid.turn), math.sin(solid.turn)
     lean, tilt = math.cos(_CUBE_PITCH), math.sin(_CUBE_PITCH)
@@ -242,9 +238,7 @@ def _cast_cube(
     return distance, (axes.T[:, face] * sign).astype(np.float32)
 
 
-def _cast_cone(
-    rays: npt.NDArray[np.float32], solid: Solid
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _cast_cone(rays: npt.NDArray[np.float32], solid: Solid) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """As for the ball; the cone stands on its base."""
     centre = np.array(solid.position, dtype=np.float32)
     apex = centre + np.array([0, solid.radius, 0], dtype=np.float32)
