@@ -19,12 +19,21 @@ MANIFEST_NAME = "manifest.json"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, so that equal values give equal bytes; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write JSON with sorted keys, so that equal values give equal bytes; the file appears whole or not at all.
+
+    Raises:
+        ArtifactError: the disk is full or the file cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} could not be written: {error}. Free space or mend the folder's permissions and run "
+            "`dvc repro` again"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from cambrian.interfaces import ParamsError
 
@@ -40,6 +40,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path} is missing: run from the project's root") from error
     except MarkedYAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error.problem} at {error.problem_mark}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(value, dict):
         raise ParamsError(f"{path} holds {type(value).__name__}, expected a mapping of names to values")
     return value

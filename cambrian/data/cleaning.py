@@ -7,8 +7,10 @@ import logging
 import shutil
 from typing import TYPE_CHECKING
 
+from pydantic import NonNegativeInt
+
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
-from cambrian.data.duplicates import HashIndex, content_key, text_key
+from cambrian.data.duplicates import HashIndex, HashSide, Share, content_key, text_key
 from cambrian.data.image_facts import ImageFacts, describe_image
 from cambrian.data.ledger import Dropped, Ledger, write_dropped
 from cambrian.data.records import parse_record, write_records
@@ -31,13 +33,13 @@ _log = logging.getLogger("cambrian")
 class CleaningConfig(Params):
     """What a record must be to stay in a pool."""
 
-    min_image_side: int
+    min_image_side: NonNegativeInt
     """Pixels of a picture's shorter side."""
-    hash_side: int
+    hash_side: HashSide
     """Difference hashes have hash_side**2 bits."""
-    max_duplicate_distance: int
+    max_duplicate_distance: NonNegativeInt
     """Two records with the same words are one when their images' hashes differ in at most so many bits."""
-    max_lost_share: float
+    max_lost_share: Share
     """The stage fails when a larger share of the pool's records is dropped."""
 
 
@@ -204,7 +206,7 @@ def _drop_near_duplicates(
     return kept
 
 
-def _check_lost_share(ledger: Ledger, max_lost_share: float, pool: Path) -> float:
+def _check_lost_share(ledger: Ledger, max_lost_share: Share, pool: Path) -> float:
     lost_by_source = ledger.lost_by_source()
     num_lost, num_in = len(ledger.dropped), sum(total for _, total in lost_by_source.values())
     lost_share = num_lost / num_in if num_in else 0.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import xxhash
+from pydantic import Field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cambrian.interfaces import Turn
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole."""
+
+HashSide = Annotated[int, Field(gt=0, multiple_of=4)]
+"""A difference hash has so many bits squared; a multiple of 4 fills whole bytes."""
 
 _BITS_PER_BYTE = 8
 _SEPARATOR = b"\x00"

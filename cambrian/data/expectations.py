@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import NonNegativeInt
+
+from cambrian.data.duplicates import HashSide, Share
 from cambrian.interfaces import CATEGORIES
 from cambrian.params import Params
 
@@ -18,22 +22,22 @@ _NUM_EXAMPLES = 5
 class ValidationConfig(Params):
     """What a mix must be to be trained on."""
 
-    max_turns: int
+    max_turns: NonNegativeInt
     """Turns of one conversation, both speakers."""
-    max_turn_characters: int
-    min_image_side: int
+    max_turn_characters: NonNegativeInt
+    min_image_side: NonNegativeInt
     """Pixels of a picture's shorter side."""
-    hash_side: int
+    hash_side: HashSide
     """Difference hashes have hash_side**2 bits."""
-    max_hash_distance: int
+    max_hash_distance: NonNegativeInt
     """Two images look alike when their hashes differ in at most so many bits."""
-    max_near_duplicate_share: float
+    max_near_duplicate_share: Share
     """Of the records: with the words and the looks of an earlier one."""
-    max_contradicted_share: float
+    max_contradicted_share: Share
     """Of the records: whose question about a picture another record answers otherwise."""
-    max_shortfall_share: float
+    max_shortfall_share: Share
     """Of the records that the mix asks for: that its pool does not have."""
-    max_leaked_share: float
+    max_leaked_share: Share
     """Of all benchmarks' images: that a training image looks like."""
 
 
@@ -130,6 +134,7 @@ def check_expectations(
     import great_expectations as gx
     import pandas as pd
 
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("mix")

@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import xxhash
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
 from cambrian.data.format_prompts import add_format_prompt, read_format_prompt_table
@@ -52,14 +52,14 @@ class SelectSources(Params):
     """So many samples of each named source, nothing of the others."""
 
     kind: Literal["sources"]
-    sources: dict[str, int]
+    sources: dict[str, NonNegativeInt]
 
 
 class SelectCap(Params):
     """At most so many samples of each source (the paper's threshold t)."""
 
     kind: Literal["cap"]
-    max_per_source: int
+    max_per_source: NonNegativeInt
     uncapped_categories: list[str]
 
 
@@ -67,8 +67,8 @@ class SelectRatio(Params):
     """A total, divided over the categories."""
 
     kind: Literal["ratio"]
-    total: int
-    percent: dict[str, float]
+    total: NonNegativeInt
+    percent: dict[str, NonNegativeFloat]
 
 
 class MixRow(Params):

@@ -79,7 +79,7 @@ def validate_mix(
         "file": file,
         "records": {
             **_describe_records(records, images, leakage, categories, config.max_hash_distance),
-            "stored_category": file.get("category", []),
+            **{f"stored_{name}": column for name, column in file.items() if name == "category"},
         },
         "turns": _describe_turns(records),
         "parts": parts,

@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cleaning, "write_records", fill_disk)
-    with pytest.raises(ArtifactError, match="clean could not be written: .*No space left on device.*Nothing was left"):
+    with pytest.raises(ArtifactError, match=r"clean could not be written: .*No space left on device.*Nothing was left"):
         clean(tmp_path, [line("a")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool"]
 
