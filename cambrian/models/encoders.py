@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from cambrian.artifacts import read_json, read_manifest, write_json
 from cambrian.interfaces import ArtifactError, ImageSpec, ParamsError
 from cambrian.models.tensor_files import load_tensors, read_tensors, write_tensors
+from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import Params, parse_block
 
 ENCODER_NAME = "encoder.json"
@@ -119,8 +120,6 @@ def read_encoder(folder: Path) -> VisionEncoder:
         ArtifactError: the folder is not finished, its architecture is not timm's, or a tensor is missing, left over
             or of another shape.
     """
-    from cambrian.models.torchvision_shim import declare_missing_operators
-
     declare_missing_operators()
     import timm
 

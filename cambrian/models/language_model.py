@@ -3,19 +3,20 @@
 from importlib import import_module
 from pathlib import Path
 
-from transformers.modeling_utils import PreTrainedModel
+from torch import nn
 
 from cambrian.artifacts import read_json
 from cambrian.interfaces import ArtifactError
 from cambrian.models.tensor_files import load_tensors, read_tensors, unique_tensors
+from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import look_up
 
 _CLASSES = {"llama": ("transformers.models.llama", "LlamaConfig", "LlamaForCausalLM")}
 """By `model_type`: the module, and its classes of configuration and model."""
 
 
-def read_language_model(folder: Path) -> PreTrainedModel:
-    """Read a transformers folder (`config.json`, `model.safetensors`).
+def read_language_model(folder: Path) -> nn.Module:
+    """Read a transformers folder (`config.json`, `model.safetensors`) as its `...ForCausalLM`.
 
     Raises:
         ArtifactError: the folder is incomplete, its model type is unknown, or a tensor is missing, left over or of
@@ -28,8 +29,9 @@ def read_language_model(folder: Path) -> PreTrainedModel:
         )
     except ValueError as error:
         raise ArtifactError(str(error)) from error
+    declare_missing_operators()
     modeling = import_module(f"{module_name}.modeling_{module_name.rsplit('.', 1)[-1]}")
     config = getattr(modeling, config_name).from_dict(values)
-    model: PreTrainedModel = getattr(modeling, model_name)(config)
+    model: nn.Module = getattr(modeling, model_name)(config)
     load_tensors(unique_tensors(model), read_tensors(folder / "model.safetensors"), where=folder / "model.safetensors")
     return model.eval()

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers.modeling_utils import PreTrainedModel
 
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, Batch, ImageBatch, ImageSpec
 from cambrian.models.config import AggregatorsConfig
@@ -40,7 +40,7 @@ class MultimodalModel(nn.Module):
         layout: TokenLayout,
         aggregators: Sequence[nn.Module],
         in_llm: AggregatorsConfig | None,
-        llm: PreTrainedModel,
+        llm: nn.Module,
         backbone_hashes: dict[str, str],
     ) -> None:
         super().__init__()
@@ -48,11 +48,13 @@ class MultimodalModel(nn.Module):
         self.connector = connector
         self.layout = layout
         self.aggregators = nn.ModuleList(aggregators)
-        self.llm = llm
+        self.llm: Any = llm
+        """A `...ForCausalLM` of transformers."""
         self.backbone_hashes = backbone_hashes
         """SHA-256 of the weights of the backbones that the model was built from, by name."""
         if in_llm is not None:
-            attach_aggregators(llm.model.layers, aggregators, start=in_llm.start, stride=in_llm.stride)
+            layers = list(llm.get_submodule("model.layers").children())
+            attach_aggregators(layers, aggregators, start=in_llm.start, stride=in_llm.stride)
 
     @property
     def num_image_positions(self) -> int:
@@ -162,7 +164,8 @@ class MultimodalModel(nn.Module):
     def _part(self, name: str) -> nn.Module:
         if name == "connector":
             return nn.ModuleList([self.connector, self.layout, self.aggregators])
-        return self.llm if name == "llm" else self.encoders
+        part: nn.Module = self.llm if name == "llm" else self.encoders
+        return part
 
 
 def positions_of(mask: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from cambrian.interfaces import ArtifactError
 
+_NUM_SHOWN = 4
+"""Faults of one kind that an error names."""
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors in the order of their names, from wherever they are."""
@@ -36,16 +39,15 @@ def load_tensors(targets: Mapping[str, Tensor], found: Mapping[str, Tensor], *, 
     Raises:
         ArtifactError: names the tensors that are missing, left over or of another shape; no target was changed.
     """
-    faults = [f"{name} is missing" for name in sorted(targets.keys() - found.keys())]
-    faults += [f"{name} is not part of the model" for name in sorted(found.keys() - targets.keys())]
-    faults += [
+    missing = [f"{name} is missing" for name in sorted(targets.keys() - found.keys())]
+    left_over = [f"{name} is not part of the model" for name in sorted(found.keys() - targets.keys())]
+    misshapen = [
         f"{name} has shape {tuple(found[name].shape)}, the model needs {tuple(target.shape)}"
         for name, target in sorted(targets.items())
         if name in found and found[name].shape != target.shape
     ]
-    if faults:
-        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
-        raise ArtifactError(f"{where}: {shown}. It was written by another configuration: make it again")
+    if faults := [_shorten(kind) for kind in (missing, left_over, misshapen) if kind]:
+        raise ArtifactError(f"{where}: {'; '.join(faults)}. It was written by another configuration: make it again")
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(found[name])
@@ -56,3 +58,8 @@ def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     tied = names - {name for name, _ in module.named_parameters()}
     return {name: tensor for name, tensor in module.state_dict().items() if name not in tied}
+
+
+def _shorten(faults: list[str]) -> str:
+    hidden = len(faults) - _NUM_SHOWN
+    return "; ".join(faults[:_NUM_SHOWN]) + (f"; and {hidden} more" if hidden > 0 else "")

@@ -1,6 +1,7 @@
 """Models built from backbones, written and read as folders: `model.json` and `model.safetensors`."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,16 +37,18 @@ class StoredModel(Params):
 def build_model(config: ModelConfig, *, backbones: Path, seed: int) -> MultimodalModel:
     """Build a model from finished backbone folders, with a fresh connector drawn from the seed.
 
+    Torch's own generator is left as it was found.
+
     Raises:
         ArtifactError: a backbone is missing, unfinished or not what its files say.
         ParamsError: the connector does not fit these encoders or this LLM.
     """
     hashes = {name: _weights_hash(backbones / name) for name in sorted({*config.encoders, config.llm})}
-    encoders = [read_encoder(backbones / name) for name in config.encoders]
-    llm = read_language_model(backbones / config.llm)
-    shapes = [FeatureShape(encoder.channels, encoder.grid) for encoder in encoders]
-    llm_dim = llm.config.hidden_size
     with torch.random.fork_rng(devices=[]):
+        encoders = [read_encoder(backbones / name) for name in config.encoders]
+        llm: Any = read_language_model(backbones / config.llm)
+        shapes = [FeatureShape(encoder.channels, encoder.grid) for encoder in encoders]
+        llm_dim = llm.config.hidden_size
         torch.manual_seed(generator_seed(seed, "connector"))
         try:
             connector = build_connector(config.connector, shapes, llm_dim=llm_dim)
