@@ -9,6 +9,7 @@ from torch import nn
 
 from cambrian.interfaces import ParamsError
 from cambrian.training.config import MuonAdamWConfig
+from cambrian.training.muon import Muon
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ def build_optimizers(
                 adamw_groups.append({**group, "highest_rate": rate * config.adamw_ratio})
     optimizers: list[torch.optim.Optimizer] = []
     if muon_groups and isinstance(config, MuonAdamWConfig):
-        optimizers.append(torch.optim.Muon(muon_groups, momentum=config.momentum, adjust_lr_fn=config.matrix_scale))
+        optimizers.append(Muon(muon_groups, momentum=config.momentum, matrix_scale=config.matrix_scale))
     if adamw_groups:
         betas = (config.beta1, config.beta2)
         optimizers.append(torch.optim.AdamW(adamw_groups, betas=betas, eps=config.epsilon, foreach=True))
