@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from cambrian.data.curation import curate_mix
 from cambrian.data.format_prompts import FormatPromptsConfig
-from cambrian.data.mixes import MixRow, curate_mix
+from cambrian.data.mixes import MixRow
 from cambrian.params import ParamsFiles
 from cambrian.runtime import parse_arguments, run_stage
 

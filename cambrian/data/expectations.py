@@ -47,7 +47,7 @@ class Expectation:
 
     name: str
     """What holds when it is met, as a sentence."""
-    frame: str
+    table: str
     """The table that it looks at."""
     kind: str
     """Great Expectations' class."""
@@ -59,7 +59,7 @@ class Outcome:
     """What became of one expectation."""
 
     name: str
-    frame: str
+    table: str
     kind: str
     success: bool
     expected: str
@@ -73,20 +73,20 @@ class Outcome:
 def list_expectations(config: ValidationConfig) -> list[Expectation]:
     """The suite of every mix, in the report's order."""
 
-    def among(name: str, frame: str, column: str, values: Sequence[Any], share: float = 1.0) -> Expectation:
+    def among(name: str, table: str, column: str, values: Sequence[Any], share: float = 1.0) -> Expectation:
         arguments = {"column": column, "value_set": list(values), "mostly": share}
-        return Expectation(name, frame, "ExpectColumnValuesToBeInSet", arguments)
+        return Expectation(name, table, "ExpectColumnValuesToBeInSet", arguments)
 
-    def within(name: str, frame: str, column: str, low: float, high: float) -> Expectation:
+    def within(name: str, table: str, column: str, low: float, high: float) -> Expectation:
         arguments = {"column": column, "min_value": low, "max_value": high}
-        return Expectation(name, frame, "ExpectColumnValuesToBeBetween", arguments)
+        return Expectation(name, table, "ExpectColumnValuesToBeBetween", arguments)
 
-    def equal(name: str, frame: str, left: str, right: str) -> Expectation:
+    def equal(name: str, table: str, left: str, right: str) -> Expectation:
         arguments = {"column_A": left, "column_B": right}
-        return Expectation(name, frame, "ExpectColumnPairValuesToBeEqual", arguments)
+        return Expectation(name, table, "ExpectColumnPairValuesToBeEqual", arguments)
 
-    def unique(name: str, frame: str, column: str) -> Expectation:
-        return Expectation(name, frame, "ExpectColumnValuesToBeUnique", {"column": column})
+    def unique(name: str, table: str, column: str) -> Expectation:
+        return Expectation(name, table, "ExpectColumnValuesToBeUnique", {"column": column})
 
     return [
         Expectation(
@@ -124,7 +124,7 @@ def list_expectations(config: ValidationConfig) -> list[Expectation]:
 
 
 def check_expectations(
-    frames: Mapping[str, Mapping[str, Sequence[Any]]], expectations: Sequence[Expectation]
+    tables: Mapping[str, Mapping[str, Sequence[Any]]], expectations: Sequence[Expectation]
 ) -> list[Outcome]:
     """Let Great Expectations judge every expectation on its table; the outcomes in the order of the expectations.
 
@@ -142,22 +142,22 @@ def check_expectations(
     context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("mix")
     outcomes: dict[str, Outcome] = {}
-    for frame in dict.fromkeys(expectation.frame for expectation in expectations):
-        suite = context.suites.add(gx.ExpectationSuite(name=frame))
-        asked = [expectation for expectation in expectations if expectation.frame == frame]
+    for table in dict.fromkeys(expectation.table for expectation in expectations):
+        suite = context.suites.add(gx.ExpectationSuite(name=table))
+        asked = [expectation for expectation in expectations if expectation.table == table]
         for expectation in asked:
             kind = getattr(gx.expectations, expectation.kind)
             suite.add_expectation(kind(**expectation.arguments, meta={"name": expectation.name}))
-        batch = source.add_dataframe_asset(frame).add_batch_definition_whole_dataframe("all")
-        definition = gx.ValidationDefinition(name=frame, data=batch, suite=suite)
-        table = pd.DataFrame({name: list(column) for name, column in frames[frame].items()})
-        answer = context.validation_definitions.add(definition).run(batch_parameters={"dataframe": table})
+        batch = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
+        definition = gx.ValidationDefinition(name=table, data=batch, suite=suite)
+        frame = pd.DataFrame({name: list(column) for name, column in tables[table].items()})
+        answer = context.validation_definitions.add(definition).run(batch_parameters={"dataframe": frame})
         by_name = {result.expectation_config.meta["name"]: result for result in answer.results}
         for expectation in asked:
             result = by_name[expectation.name]
             outcomes[expectation.name] = Outcome(
                 name=expectation.name,
-                frame=frame,
+                table=table,
                 kind=expectation.kind,
                 success=bool(result.success),
                 expected=_describe_arguments(expectation.arguments),

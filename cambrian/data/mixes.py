@@ -1,8 +1,7 @@
-"""Curate a mix: which records of a clean pool a training phase sees, and in which order."""
+"""Mixes as rows of params, and what they take of a pool: a pure function of row, sources, record ids and seed."""
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -11,23 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import xxhash
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
-from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
-from cambrian.data.format_prompts import add_format_prompt, read_format_prompt_table
-from cambrian.data.ledger import Dropped, Ledger, write_dropped
-from cambrian.data.records import read_records, write_records
 from cambrian.interfaces import CATEGORIES, ParamsError
 from cambrian.params import Params, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from cambrian.data.format_prompts import FormatPromptsConfig
-    from cambrian.interfaces import Record
 
 _PERCENT_TOLERANCE = 1.0
 """The paper's own ratios sum to between 100 and 100.4."""
-_log = logging.getLogger("cambrian")
 
 
 class SelectNothing(Params):
@@ -71,14 +62,15 @@ class SelectRatio(Params):
     percent: dict[str, NonNegativeFloat]
 
 
+Select = SelectNothing | SelectEverything | SelectKept | SelectSources | SelectCap | SelectRatio
+"""What a mix takes of its pool."""
+
+
 class MixRow(Params):
     """One row of `mixes`; sizes are in the paper's samples."""
 
     pool: str
-    select: Annotated[
-        SelectNothing | SelectEverything | SelectKept | SelectSources | SelectCap | SelectRatio,
-        Field(discriminator="kind"),
-    ]
+    select: Annotated[Select, Field(discriminator="kind")]
     format_prompts: bool
 
 
@@ -94,64 +86,6 @@ class Quota:
     """Whether fewer than the limit is a shortfall; a cap has none."""
 
 
-def curate_mix(
-    row: MixRow,
-    *,
-    name: str,
-    samples_per_record: int,
-    seed: int,
-    format_prompts: FormatPromptsConfig,
-    pool: Path,
-    output: Path,
-) -> None:
-    """Write the records that a row of `mixes` selects from a clean pool, what it left out, and the ledger.
-
-    Whether a record is taken, and its place, follow from its id, the seed and how many of its part are wanted: records
-    with the lowest hash are taken, so a smaller mix lies within a larger one and the pool's order does not matter.
-    Where a part has fewer records than wanted, all are taken, the shortfall stands in the ledger, and no other part
-    fills it.
-
-    Raises:
-        ArtifactError: the pool is incomplete.
-        ParamsError: the row names a source or category that the pool does not have, or percents that are no whole.
-    """
-    read_manifest(pool)
-    sources: dict[str, Any] = read_json(pool / "sources.json")
-    records = read_records(pool / "records.parquet")
-    quotas = plan_quotas(row.select, sources, samples_per_record=samples_per_record, where=f"mixes.{name}.select")
-    categories = {source: facts["category"] for source, facts in sources.items()}
-    part_of = categories if isinstance(row.select, SelectRatio) else {source: source for source in sources}
-    taken_ids = select_ids(quotas, {record.id: part_of[record.source] for record in records}, seed=seed)
-
-    ledger = Ledger()
-    step = ledger.start("select")
-    taken = []
-    limits = {quota.part: quota.limit for quota in quotas}
-    for record in records:
-        if record.id in taken_ids:
-            step.keep(record.source)
-            taken.append(record)
-        elif part_of[record.source] in limits:
-            detail = f"the mix takes {limits[part_of[record.source]]} of {part_of[record.source]}"
-            ledger.drop(Dropped(record.id, record.source, "over-limit", detail))
-        else:
-            ledger.drop(Dropped(record.id, record.source, "not-in-mix", ""))
-    taken.sort(key=lambda record: _rank(record.id, seed, "order"))
-    if row.format_prompts:
-        table = read_format_prompt_table()
-        taken = [add_format_prompt(record, table, format_prompts) for record in taken]
-
-    with write_folder(output, mix=name, num_records=len(taken)) as folder:
-        write_records(folder / "records.parquet", taken, categories)
-        write_dropped(folder / "dropped.parquet", sorted(ledger.dropped, key=lambda dropped: dropped.id))
-        parts = _describe_parts(quotas, records, taken, part_of)
-        write_json(folder / "ledger.json", {"mix": name, "steps": ledger.to_json(), "parts": parts})
-    for part, facts in parts.items():
-        if facts["shortfall"]:
-            _log.warning("mix %s: %s has %d of %d records", name, part, facts["taken"], facts["limit"])
-    _log.info("mix %s: %d of %d records", name, len(taken), len(records))
-
-
 def num_records(samples: int, samples_per_record: int) -> int:
     """How many records stand for so many of the paper's samples: rounded half up, at least 1 where there were any."""
     rounded = int((Decimal(samples) / samples_per_record).quantize(Decimal(1), rounding=ROUND_HALF_UP))
@@ -159,7 +93,7 @@ def num_records(samples: int, samples_per_record: int) -> int:
 
 
 def plan_quotas(
-    select: SelectNothing | SelectEverything | SelectKept | SelectSources | SelectCap | SelectRatio,
+    select: Select,
     sources: Mapping[str, Mapping[str, Any]],
     *,
     samples_per_record: int,
@@ -202,6 +136,12 @@ def plan_quotas(
             return [Quota(category, amount, True) for category, amount in sorted(amounts.items())]
 
 
+def parts_of_sources(select: Select, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The part that each source belongs to: its category for a ratio, else itself."""
+    by_category = isinstance(select, SelectRatio)
+    return {source: facts["category"] if by_category else source for source, facts in sources.items()}
+
+
 def divide_total(total: int, weights: Mapping[str, float]) -> dict[str, int]:
     """Divide a whole number in proportion to the weights by the largest remainder; the parts sum to it exactly.
 
@@ -224,37 +164,11 @@ def select_ids(quotas: Sequence[Quota], part_by_id: Mapping[str, str], *, seed: 
         members[part].append(record_id)
     taken: set[str] = set()
     for quota in quotas:
-        ranked = sorted(members[quota.part], key=lambda record_id: _rank(record_id, seed, "select"))
+        ranked = sorted(members[quota.part], key=lambda record_id: rank(record_id, seed, "select"))
         taken.update(ranked[: quota.limit])
     return taken
 
 
-def _rank(record_id: str, seed: int, purpose: str) -> tuple[int, str]:
-    """A record's place, from nothing but its id and the seed; the order must not follow the selection's hash.
-
-    (A capped source keeps its low hashes and a small one all of its own: by one hash the former would come first.)
-    """
+def rank(record_id: str, seed: int, purpose: str) -> tuple[int, str]:
+    """A record's place among others, from nothing but its id, the seed and what the place is for."""
     return xxhash.xxh3_64_intdigest(f"{seed}/{purpose}/{record_id}".encode()), record_id
-
-
-def _describe_parts(
-    quotas: Sequence[Quota], records: Sequence[Record], taken: Sequence[Record], part_of: Mapping[str, str]
-) -> dict[str, dict[str, int | None]]:
-    available = _count_parts(records, part_of)
-    num_taken = _count_parts(taken, part_of)
-    return {
-        quota.part: {
-            "available": available[quota.part],
-            "limit": quota.limit,
-            "taken": num_taken[quota.part],
-            "shortfall": (quota.limit or 0) - num_taken[quota.part] if quota.is_target else 0,
-        }
-        for quota in quotas
-    }
-
-
-def _count_parts(records: Sequence[Record], part_of: Mapping[str, str]) -> defaultdict[str, int]:
-    counts: defaultdict[str, int] = defaultdict(int)
-    for record in records:
-        counts[part_of[record.source]] += 1
-    return counts

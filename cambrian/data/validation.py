@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
-from cambrian.data.duplicates import HashIndex, content_key, text_key
 from cambrian.data.expectations import check_expectations, list_expectations
 from cambrian.data.image_facts import ImageFacts, describe_image
 from cambrian.data.leakage import find_leakage
-from cambrian.data.mixes import plan_quotas
+from cambrian.data.mix_tables import describe_parts, describe_records, describe_turns, read_columns
+from cambrian.data.mixes import parts_of_sources, plan_quotas
 from cambrian.data.records import read_records
 from cambrian.data.shards import ImageStore
 from cambrian.data.validation_report import write_report
-from cambrian.interfaces import IMAGE_PLACEHOLDER, ArtifactError, RecordError
+from cambrian.interfaces import ArtifactError, RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cambrian.data.expectations import Outcome, ValidationConfig
     from cambrian.data.leakage import Leakage
-    from cambrian.data.mixes import MixRow, Quota
+    from cambrian.data.mixes import MixRow
     from cambrian.interfaces import Record
 
 FAILED_REPORTS_DIR = Path("logs/validation")
@@ -55,7 +55,7 @@ def validate_mix(
     """
     read_manifest(data)
     records = read_records(data / "records.parquet")
-    categories = {source: facts["category"] for source, facts in read_json(pool / "sources.json").items()}
+    sources = read_json(pool / "sources.json")
     images = _read_images(records, ImageStore(pool), config)
     leakage = find_leakage(
         {image: facts.hash for image, facts in images.items() if isinstance(facts, ImageFacts)},
@@ -63,31 +63,27 @@ def validate_mix(
         hash_side=config.hash_side,
         max_distance=config.max_hash_distance,
     )
-    file = _read_columns(data / "records.parquet")
-    parts, whole = _describe_parts(
+    columns = read_columns(data / "records.parquet")
+    categories = {source: facts["category"] for source, facts in sources.items()}
+    parts, whole = describe_parts(
         records,
-        plan_quotas(
-            row.select,
-            read_json(pool / "sources.json"),
-            samples_per_record=samples_per_record,
-            where=f"mixes.{name}.select",
-        ),
-        {source: categories[source] if row.select.kind == "ratio" else source for source in categories},
+        plan_quotas(row.select, sources, samples_per_record=samples_per_record, where=f"mixes.{name}.select"),
+        parts_of_sources(row.select, sources),
         read_json(data / "ledger.json"),
     )
-    frames = {
-        "file": file,
+    tables = {
+        "file": columns,
         "records": {
-            **_describe_records(records, images, leakage, categories, config.max_hash_distance),
-            **{f"stored_{name}": column for name, column in file.items() if name == "category"},
+            **describe_records(records, images, leakage, categories, config.max_hash_distance),
+            **{f"stored_{column}": values for column, values in columns.items() if column == "category"},
         },
-        "turns": _describe_turns(records),
+        "turns": describe_turns(records),
         "parts": parts,
         "whole": {**whole, "leaked_share": [leakage.found_share]},
     }
-    outcomes = check_expectations(frames, list_expectations(config))
+    outcomes = check_expectations(tables, list_expectations(config))
     summary = _summarise(name, outcomes, leakage, records, categories)
-    _close_gate_on_failure(name, outcomes, summary)
+    _keep_report_of_failure(name, outcomes, summary)
     with write_folder(report, mix=name) as folder:
         write_report(folder, summary)
     write_json(verdict, summary)
@@ -96,7 +92,7 @@ def validate_mix(
     )
 
 
-def _close_gate_on_failure(name: str, outcomes: Sequence[Outcome], summary: dict[str, Any]) -> None:
+def _keep_report_of_failure(name: str, outcomes: Sequence[Outcome], summary: dict[str, Any]) -> None:
     """Keep the report of a failed gate and raise; after a passed one, remove what an earlier failure left."""
     failed = [outcome for outcome in outcomes if not outcome.success]
     kept_report = FAILED_REPORTS_DIR / name
@@ -106,43 +102,12 @@ def _close_gate_on_failure(name: str, outcomes: Sequence[Outcome], summary: dict
     with write_folder(kept_report, mix=name) as folder:
         write_report(folder, summary)
     faults = "; ".join(
-        f"{outcome.name} ({outcome.frame}: expected {outcome.expected}, found {outcome.observed})" for outcome in failed
+        f"{outcome.name} ({outcome.table}: expected {outcome.expected}, found {outcome.observed})" for outcome in failed
     )
     raise ArtifactError(
         f"mix {name} is not fit for training, {len(failed)} of {len(outcomes)} expectations are not met: {faults}. "
         f"Read {kept_report}/index.html, then mend the pool or mixes.{name}, or the limit in `validation` that is wrong"
     )
-
-
-def _read_columns(path: Path) -> dict[str, list[Any]]:
-    """The file as it is, whatever columns it has."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, use_threads=False)
-    return {name: table.column(name).to_pylist() for name in table.column_names}
-
-
-def _describe_parts(
-    records: Sequence[Record], quotas: Sequence[Quota], part_of: Mapping[str, str], ledger: dict[str, Any]
-) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """One row per part of the mix with what is asked and what is there; and one row about all of them."""
-    counts = Counter(part_of.get(record.source, record.source) for record in records)
-    available = {part: facts["available"] for part, facts in ledger["parts"].items()}
-    limits = {quota.part: available.get(quota.part, 0) if quota.limit is None else quota.limit for quota in quotas}
-    targets = {quota.part: limits[quota.part] for quota in quotas if quota.is_target}
-    num_short = sum(max(limit - available.get(part, 0), 0) for part, limit in targets.items())
-    parts: dict[str, list[Any]] = {
-        "part": list(limits),
-        "limit": list(limits.values()),
-        "taken": [counts[part] for part in limits],
-        "expected": [min(limit, available.get(part, 0)) for part, limit in limits.items()],
-    }
-    whole: dict[str, list[Any]] = {
-        "records_beside_parts": [len(records) - sum(parts["taken"])],
-        "records_beside_ledger": [len(records) - ledger["steps"][-1]["out"]],
-        "shortfall_share": [num_short / sum(targets.values()) if targets else 0.0],
-    }
-    return parts, whole
 
 
 def _read_images(
@@ -157,92 +122,6 @@ def _read_images(
         except RecordError as error:
             facts[name] = error
     return facts
-
-
-def _describe_records(
-    records: Sequence[Record],
-    images: Mapping[str, ImageFacts | RecordError],
-    leakage: Leakage,
-    categories: Mapping[str, str],
-    max_distance: int,
-) -> dict[str, list[Any]]:
-    """One row per record, in the mix's order."""
-    contradicted = _find_contradicted(records, images)
-    alike: dict[str, HashIndex] = {}
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "id",
-            "source",
-            "category",
-            "num_turns",
-            "first_speaker",
-            "last_speaker",
-            "num_markers",
-            "num_images",
-            "image_fault",
-            "content",
-            "is_near_duplicate",
-            "is_contradicted",
-            "num_leaked_benchmarks",
-        )
-    }
-    for record in records:
-        facts = images[record.image] if record.image is not None else None
-        digest = facts.digest if isinstance(facts, ImageFacts) else record.image
-        image_hash = facts.hash if isinstance(facts, ImageFacts) else b""
-        index = alike.setdefault(f"{len(image_hash)}/{text_key(record.turns)}", HashIndex(max_distance))
-        row = {
-            "id": record.id,
-            "source": record.source,
-            "category": categories.get(record.source, "(unknown)"),
-            "num_turns": len(record.turns),
-            "first_speaker": record.turns[0].speaker if record.turns else "(none)",
-            "last_speaker": record.turns[-1].speaker if record.turns else "(none)",
-            "num_markers": sum(turn.text.count(IMAGE_PLACEHOLDER) for turn in record.turns),
-            "num_images": int(record.image is not None),
-            "image_fault": facts.reason if isinstance(facts, RecordError) else "",
-            "content": content_key(record.turns, digest),
-            "is_near_duplicate": bool(index.find(image_hash)),
-            "is_contradicted": record.id in contradicted,
-            "num_leaked_benchmarks": len(leakage.benchmarks_by_image.get(record.image or "", [])),
-        }
-        index.add(image_hash)
-        for name, value in row.items():
-            columns[name].append(value)
-    return columns
-
-
-def _describe_turns(records: Sequence[Record]) -> dict[str, list[Any]]:
-    """One row per turn: who speaks, who should, and how long."""
-    columns: dict[str, list[Any]] = {"id": [], "speaker": [], "expected_speaker": [], "num_characters": []}
-    for record in records:
-        for number, turn in enumerate(record.turns):
-            columns["id"].append(record.id)
-            columns["speaker"].append(turn.speaker)
-            columns["expected_speaker"].append(("human", "gpt")[number % 2])
-            columns["num_characters"].append(len(turn.text.replace(IMAGE_PLACEHOLDER, "").strip()))
-    return columns
-
-
-def _find_contradicted(records: Sequence[Record], images: Mapping[str, ImageFacts | RecordError]) -> set[str]:
-    """Ids of records that give to a question about the same picture another answer than some record of the mix."""
-    answers: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for record in records:
-        facts = images[record.image] if record.image is not None else None
-        if not isinstance(facts, ImageFacts):
-            continue
-        for question, answer in zip(record.turns[::2], record.turns[1::2], strict=False):
-            asked = " ".join(question.text.replace(IMAGE_PLACEHOLDER, " ").lower().split())
-            given = " ".join(answer.text.lower().split())
-            answers.setdefault((facts.digest, asked), {}).setdefault(given, []).append(record.id)
-    return {
-        record_id
-        for by_answer in answers.values()
-        if len(by_answer) > 1
-        for ids in by_answer.values()
-        for record_id in ids
-    }
 
 
 def _summarise(

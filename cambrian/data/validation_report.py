@@ -30,7 +30,7 @@ def write_report(folder: Path, summary: dict[str, Any]) -> None:
         (
             "failed" if not outcome["success"] else "met",
             outcome["name"],
-            outcome["frame"],
+            outcome["table"],
             outcome["kind"],
             outcome["expected"],
             outcome["observed"],

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cambrian.data.format_prompts import FormatPromptsConfig, add_format_prompt, read_format_prompt_table
+from cambrian.data.world.questions import all_words
 from cambrian.interfaces import ParamsError, Record, Turn
+from cambrian.params import parse_block, read_yaml
 
+ROOT = Path(__file__).parents[2]
 TABLE = read_format_prompt_table()
 CONFIG = FormatPromptsConfig(
     texts={kind: f"prompt {kind}" for kind in TABLE.kinds},
@@ -53,3 +58,12 @@ def test_a_kind_without_words_is_an_error_that_names_it() -> None:
     record = Record("r", "ChartQA", (Turn("human", "what ?"), Turn("gpt", "3")), None)
     with pytest.raises(ParamsError, match=r"no kind 2 \(one number or phrase\), which ChartQA needs; it has \[1\]"):
         add_format_prompt(record, TABLE, config)
+
+
+@pytest.mark.parametrize("scale", ["mini"])
+def test_a_generated_worlds_prompts_use_its_words_and_cover_every_kind(scale: str) -> None:
+    block = read_yaml(ROOT / f"scales/{scale}.yaml")["format_prompts"]
+    config = parse_block(FormatPromptsConfig, block, where="format_prompts")
+    assert config.texts.keys() == TABLE.kinds.keys()
+    assert len(set(config.texts.values())) == len(config.texts)
+    assert {word for text in config.texts.values() for word in text.split()} <= all_words()

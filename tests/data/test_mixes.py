@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cambrian.artifacts import read_json, write_folder, write_json
+from cambrian.data.curation import curate_mix
 from cambrian.data.format_prompts import FormatPromptsConfig
-from cambrian.data.mixes import MixRow, Quota, curate_mix, divide_total, num_records, plan_quotas, select_ids
+from cambrian.data.mixes import MixRow, Quota, divide_total, num_records, plan_quotas, select_ids
 from cambrian.data.records import read_records, write_records
 from cambrian.interfaces import ArtifactError, ParamsError, Record, Turn
 from cambrian.params import parse_block

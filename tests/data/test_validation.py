@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
+from cambrian.data.curation import curate_mix
 from cambrian.data.expectations import ValidationConfig
 from cambrian.data.format_prompts import FormatPromptsConfig
 from cambrian.data.leakage import find_leakage
-from cambrian.data.mixes import MixRow, curate_mix
+from cambrian.data.mixes import MixRow
 from cambrian.data.records import write_records
 from cambrian.data.shards import ShardWriter
 from cambrian.data.validation import FAILED_REPORTS_DIR, validate_mix
