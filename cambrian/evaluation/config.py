@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from string import Formatter
+
+from pydantic import model_validator
 
 from cambrian.params import Params
 
@@ -10,13 +12,25 @@ from cambrian.params import Params
 class PromptConfig(Params):
     """How one benchmark's question is put to the model (paper, table of prompts appended per benchmark)."""
 
-    options: Literal["omitted", "lettered"]
-    """`lettered`: a line `A. text` for every option follows the question; `omitted`: the question alone, and the
-    option's text is the expected reply."""
+    question: str
+    """How the text is made where there are no options: a layout with `{question}`."""
+    choice_question: str
+    """The same where there are: a layout with `{question}` and, where they are shown, `{options}`."""
+    option: str
+    """How one option is written: a layout with `{text}` and, where options are lettered, `{letter}`."""
+    separator: str
+    """Between options."""
     ocr_tokens: bool
-    """Whether the data set's own OCR tokens are put into the question (TextVQA)."""
-    suffix: str
-    """The line that asks for a form of answer; empty for none."""
+    """Whether the data set's own OCR tokens are put after the question (TextVQA)."""
+
+    @model_validator(mode="after")
+    def _check_layouts(self) -> PromptConfig:
+        fields = {"question": {"question"}, "choice_question": {"question", "options"}, "option": {"letter", "text"}}
+        for name, allowed in fields.items():
+            found = {field for _, field, _, _ in Formatter().parse(getattr(self, name)) if field is not None}
+            if not found <= allowed:
+                raise ValueError(f"{name} has {sorted(found - allowed)}, it may have {sorted(allowed)}")
+        return self
 
 
 class EvaluationConfig(Params):

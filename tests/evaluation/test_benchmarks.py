@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PICTURE = {"bytes": b"picture", "path": None}
-QUESTION_ONLY = PromptConfig(options="omitted", ocr_tokens=False, suffix="")
-LETTERED = PromptConfig(options="lettered", ocr_tokens=True, suffix="Answer with the letter.")
+QUESTION_ONLY = PromptConfig(
+    question="{question}", choice_question="{question}", option="{text}", separator=" ", ocr_tokens=False
+)
+LETTERED = PromptConfig(
+    question="{question}\nAnswer shortly.",
+    choice_question="{question}\n{options}\nAnswer with the letter.",
+    option="{letter}. {text}",
+    separator="\n",
+    ocr_tokens=True,
+)
+LISTED = PromptConfig(
+    question="{question}", choice_question="choices {options} {question}", option="{text}", separator=" ",
+    ocr_tokens=False,
+)  # fmt: skip
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "MME-P": [
@@ -158,8 +170,18 @@ def test_a_prompt_has_hint_options_tokens_and_suffix_where_asked(tmp_path: Path)
         "Some text.\nWhich?\nA. ice\nB. fire\nAnswer with the letter."
     )
     assert read(tmp_path, "TextVQA", LETTERED)[0].question == (
-        "Text?\nReference OCR tokens: stop, now\nAnswer with the letter."
+        "Text?\nReference OCR tokens: stop, now\nAnswer shortly."
     )
+
+
+def test_options_may_stand_before_the_question_that_needs_them(tmp_path: Path) -> None:
+    assert read(tmp_path, "CV-Bench-3D", LISTED)[0].question == "choices chair table Which is closer?"
+    assert read(tmp_path, "GQA", LISTED)[0].question == "What colour?"
+
+
+def test_a_layout_with_an_unknown_field_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"question has \['options'\], it may have \['question'\]"):
+        PromptConfig.model_validate({**LISTED.model_dump(), "question": "{question} {options}"})
 
 
 def test_an_unknown_score_is_named_with_the_nearest(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 SPECIAL_WORDS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
 WORDS = ("is", "it", "red", "blue", "what", "colour", "yes", "no", "?", "where", "left", "right")
-PROMPT = PromptConfig(options="omitted", ocr_tokens=False, suffix="")
+PROMPT = PromptConfig(
+    question="{question}", choice_question="{question}", option="{text}", separator=" ", ocr_tokens=False
+)
 
 
 def evaluation_config(*, batch_size: int) -> EvaluationConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING
 
 from cambrian.evaluation.benchmarks import general, knowledge, ocr_chart, vision_centric
@@ -87,16 +88,21 @@ def _make_item(name: str, question: Question, prompt: PromptConfig) -> Item:
 
 
 def write_prompt(question: Question, prompt: PromptConfig) -> str:
-    """The user's turn: hint, question, OCR tokens, options and suffix, each on lines of their own.
+    """The user's turn: hint and question, OCR tokens after it, in the layout for questions with or without options.
 
     Source: release, eval/, which differs between benchmarks in where blanks and line breaks go.
     """
     lines = [question.hint, question.text]
     if prompt.ocr_tokens and question.ocr_tokens:
         lines.append(f"Reference OCR tokens: {', '.join(question.ocr_tokens)}")
-    if prompt.options == "lettered":
-        lines += [f"{chr(ord('A') + index)}. {choice}" for index, choice in enumerate(question.choices)]
-    return "\n".join(line for line in [*lines, prompt.suffix] if line)
+    text = "\n".join(line for line in lines if line)
+    if not question.choices:
+        return prompt.question.format(question=text)
+    options = prompt.separator.join(
+        prompt.option.format(letter=letter, text=choice)
+        for letter, choice in zip(string.ascii_uppercase, question.choices, strict=False)
+    )
+    return prompt.choice_question.format(question=text, options=options)
 
 
 def _check_ids(items: list[Item], path: Path) -> None:
