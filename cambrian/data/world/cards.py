@@ -66,6 +66,8 @@ class Card:
     """The background's grey, 0 to 255."""
     ink: int
     """The signs' grey, 0 to 255."""
+    grain: int
+    """The seed of the picture's grain."""
 
     @property
     def noun(self) -> str:
@@ -93,7 +95,12 @@ def sample_card(
         for word, column, offset, drawing in zip(chosen, columns, offsets, drawings, strict=True)
     )
     return Card(
-        kind, signs, int(rng.integers(GRID_SIDE)), paper=int(rng.integers(190, 256)), ink=int(rng.integers(0, 70))
+        kind,
+        signs,
+        row=int(rng.integers(GRID_SIDE)),
+        paper=int(rng.integers(190, 256)),
+        ink=int(rng.integers(0, 70)),
+        grain=int(rng.integers(2**32)),
     )
 
 

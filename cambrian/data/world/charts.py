@@ -48,6 +48,8 @@ class Chart:
     max_value: int
     paper: int
     """The background's grey, 0 to 255."""
+    grain: int
+    """The seed of the picture's grain."""
 
 
 def sample_chart(rng: np.random.Generator, config: ChartConfig, num_bars: int | None = None) -> Chart:
@@ -61,7 +63,7 @@ def sample_chart(rng: np.random.Generator, config: ChartConfig, num_bars: int | 
     bars = tuple(
         Bar(names[colour], value, column) for colour, value, column in zip(colours, values, columns, strict=True)
     )
-    return Chart(bars, config.max_value, int(rng.integers(215, 256)))
+    return Chart(bars, config.max_value, paper=int(rng.integers(215, 256)), grain=int(rng.integers(2**32)))
 
 
 def render_chart(chart: Chart, side: int) -> Rendering:

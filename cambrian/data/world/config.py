@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from cambrian.params import Params
+
+Range = Annotated[tuple[float, float], Field(strict=False)]
+"""The least and the largest value; YAML has lists and no tuples."""
+CountRange = Annotated[tuple[int, int], Field(strict=False)]
 
 
 class SceneConfig(Params):
@@ -16,9 +22,9 @@ class SceneConfig(Params):
     """How far a solid's centre may lie from its cell's centre, in picture sides."""
     min_centre_distance: float
     """How far apart the centres of two solids are on the screen, in picture sides."""
-    depths: dict[str, tuple[float, float]]
+    depths: dict[str, Range]
     """The range of distances from the camera that each depth word stands for, nearest first."""
-    radius: tuple[float, float]
+    radius: Range
     """The range of solids' radii, in the units of the depths."""
     fog: float
     """Share of the background's colour that the farthest solids take on."""
@@ -29,14 +35,14 @@ class SceneConfig(Params):
 class ChartConfig(Params):
     """How tall and how many bars are."""
 
-    num_bars: tuple[int, int]
+    num_bars: CountRange
     max_value: int
 
 
 class CardConfig(Params):
     """How many signs a card has and how they sit in their cells."""
 
-    num_signs: tuple[int, int]
+    num_signs: CountRange
     max_offset_pixels: int
 
 

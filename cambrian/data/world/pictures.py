@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Picture = Scene | Card | Chart
 _PNG_COMPRESSION = 1
+_GRAIN = 4
+"""The largest change of a pixel by grain, in grey levels."""
 
 
 def sample_picture(rng: np.random.Generator, config: WorldConfig, kind: Kind) -> Picture:
@@ -45,14 +48,19 @@ def kind_of(picture: Picture) -> Kind:
 
 
 def render(picture: Picture, side: int) -> Rendering:
-    """Draw a picture as a square of this many pixels a side."""
+    """Draw a picture as a square of this many pixels a side, with its grain.
+
+    The grain makes two pictures of the same things differ, as two photographs do.
+    """
     match picture:
         case Scene():
-            return render_scene(picture, side)
+            drawn = render_scene(picture, side)
         case Chart():
-            return render_chart(picture, side)
+            drawn = render_chart(picture, side)
         case Card():
-            return render_card(picture, side)
+            drawn = render_card(picture, side)
+    grain = np.random.default_rng(picture.grain).integers(-_GRAIN, _GRAIN + 1, (side, side, 1), dtype=np.int16)
+    return replace(drawn, pixels=(drawn.pixels + grain).clip(0, 255).astype(np.uint8))
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -492,7 +492,7 @@ def _ask_code(picture: Picture, config: SceneConfig) -> Iterator[Question]:
     yield _open("code", TEMPLATES["code"], answer, ())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _text_questions(kind: str) -> tuple[Question, ...]:
     return tuple(_TEXT_MAKERS[kind]())
 

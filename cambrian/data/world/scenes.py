@@ -76,6 +76,8 @@ class Scene:
     farthest: float
     """Where the fog is thickest."""
     fog: float
+    grain: int
+    """The seed of the picture's grain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def sample_scene(rng: np.random.Generator, config: SceneConfig, num_solids: int 
         background=(top, top + float(rng.uniform(0.05, 0.25))),
         farthest=config.depths[DEPTHS[-1]][1],
         fog=config.fog,
+        grain=int(rng.integers(2**32)),
     )
 
 
