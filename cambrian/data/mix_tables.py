@@ -119,20 +119,26 @@ def describe_turns(records: Sequence[Record]) -> Table:
 
 
 def _find_contradicted(records: Sequence[Record], images: Mapping[str, ImageFacts | RecordError]) -> set[str]:
-    """Ids of records that give to a question about the same picture another answer than some record of the mix."""
-    answers: dict[tuple[str, str], dict[str, list[str]]] = {}
+    """Ids of records with an answer that other records of the mix speak against.
+
+    Where more than half of the records agree on the answer to a question (about one picture, or about none), those
+    that answer otherwise are spoken against. Without such a majority, all are where the question is about one picture,
+    which has one truth, and none where it is about none, as many texts have several good answers.
+    """
+    answers: dict[tuple[str, str], dict[str, set[str]]] = {}
     for record in records:
         facts = images[record.image] if record.image is not None else None
-        if not isinstance(facts, ImageFacts):
+        if isinstance(facts, RecordError):
             continue
+        picture = facts.digest if facts is not None else ""
         for question, answer in zip(record.turns[::2], record.turns[1::2], strict=False):
             asked = " ".join(question.text.replace(IMAGE_PLACEHOLDER, " ").lower().split())
             given = " ".join(answer.text.lower().split())
-            answers.setdefault((facts.digest, asked), {}).setdefault(given, []).append(record.id)
-    return {
-        record_id
-        for by_answer in answers.values()
-        if len(by_answer) > 1
-        for ids in by_answer.values()
-        for record_id in ids
-    }
+            answers.setdefault((picture, asked), {}).setdefault(given, set()).add(record.id)
+    contradicted: set[str] = set()
+    for (picture, _), ids_by_answer in answers.items():
+        all_ids = set().union(*ids_by_answer.values())
+        majority = [ids for ids in ids_by_answer.values() if 2 * len(ids) > len(all_ids)]
+        if len(ids_by_answer) > 1 and (majority or picture):
+            contradicted |= all_ids.difference(*majority)
+    return contradicted

@@ -165,6 +165,33 @@ def test_a_gate_that_passes_again_removes_the_report_of_its_failure() -> None:
     assert not (FAILED_REPORTS_DIR / "trial").exists()
 
 
+@pytest.mark.parametrize(
+    ("answers", "image", "num_contradicted"),
+    [
+        (["four", "four", "five"], None, 1),
+        (["four", "four", "Four "], None, 0),
+        (["four", "five", "six"], None, 0),
+        (["four", "four", "five", "five"], None, 0),
+        (["red", "red", "blue"], "1.png", 1),
+        (["red", "blue"], "1.png", 2),
+    ],
+)
+def test_who_answers_against_the_majority_is_contradicted(
+    answers: list[str], image: str | None, num_contradicted: int
+) -> None:
+    marker = "" if image is None else "<image>\n"
+    records = [
+        # The second question tells the records apart, which would be duplicates without it.
+        make_record(
+            number, image=image, turns=turns(f"{marker}what is it ?", answer, f"and {number} ?", f"yes {number}")
+        )
+        for number, answer in enumerate(answers)
+    ]
+    outcomes = validate(curate(records), max_contradicted_share=1.0)["expectations"]
+    (outcome,) = [outcome for outcome in outcomes if outcome["name"] == "few contradictions"]
+    assert outcome["observed"].startswith(f"{num_contradicted} of {len(answers)} wrong")
+
+
 def test_a_missing_column_is_found() -> None:
     row = curate([make_record(1)])
     table = pq.read_table("mix/records.parquet")
