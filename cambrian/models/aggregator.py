@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -14,10 +14,10 @@ from torch.nn import functional as F  # noqa: N812
 class Evidence:
     """What a set of queries may look at, one row per query; the keys and values of every aggregator layer."""
 
-    windows: list[Tensor]
-    """Per encoder, Float[rows, window, dim]: the features in the query's cell, row by row inside the cell."""
+    features: Tensor
+    """Float[rows, features, dim]: the query's windows of all encoders in order, each row by row inside the cell."""
     mask: Tensor | None
-    """Bool[rows, sum of windows]: True where a feature may be attended to; None where all may."""
+    """Bool[rows, features]: True where a feature may be attended to; None where all may."""
     context: Tensor
     """Float[rows, context_dim]: the image's global feature."""
 
@@ -64,6 +64,8 @@ class AggregatorLayer(nn.Module):
         if dim % num_heads:
             raise ValueError(f"dim {dim} does not divide into {num_heads} heads: change dim or num_heads")
         self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.window_lengths = [side**2 for side in window_sides]
         self.context_projection = nn.Linear(context_dim, dim, bias=False)
         self.input_projection = nn.Linear(query_dim + dim, dim, bias=False)
         self.query = _normed_linear(dim)
@@ -89,24 +91,57 @@ class AggregatorLayer(nn.Module):
         return updated
 
     def _attend(self, hidden: Float[Tensor, "rows dim"], evidence: Evidence) -> Float[Tensor, "rows dim"]:
-        keys, values = [], []
-        for index, window in enumerate(evidence.windows):
-            name = _position_name(index)
-            if name in self.window_positions:
-                window = window + self.window_positions[name]
-            keys.append(self.keys[index](window))
-            values.append(self.values[index](window))
-        attended = F.scaled_dot_product_attention(
-            self._split_heads(self.query(hidden)[:, None]),
-            self._split_heads(torch.cat(keys, dim=1)),
-            self._split_heads(torch.cat(values, dim=1)),
-            attn_mask=None if evidence.mask is None else evidence.mask[:, None, None],
+        """Attend to all windows at once, without ever projecting a feature.
+
+        The key of a feature x is W (gamma * x' + beta), where x' is x normalised, so its score against a query q is
+        (gamma * W^T q) . x' + q . W beta: the query is projected instead, once per encoder. Values likewise: the sum of
+        attended x' is projected. Per query this costs two matrices per encoder, however many features its window has.
+        """
+        queries = self._split_heads(self.query(hidden)) * self.head_dim**-0.5
+        features = self._normalise(evidence.features)
+        windows = features.split_with_sizes(self.window_lengths, dim=1)
+        matrix, offset = self._fold_norms(self.keys)
+        projected = torch.einsum("rhx,hxk->rhk", queries, matrix).chunk(len(windows), dim=2)
+        offsets = torch.einsum("rhx,ehx->rhe", queries, offset).chunk(len(windows), dim=2)
+        scores = torch.cat(
+            [
+                query @ window.transpose(1, 2) + shift
+                for query, window, shift in zip(projected, windows, offsets, strict=True)
+            ],
+            dim=2,
         )
+        if evidence.mask is not None:
+            scores = scores.masked_fill(~evidence.mask[:, None], -torch.inf)
+        weights = scores.softmax(dim=-1).split_with_sizes(self.window_lengths, dim=-1)
+        read = torch.cat([weight @ window for weight, window in zip(weights, windows, strict=True)], dim=2)
+        shares = torch.stack([weight.sum(dim=-1) for weight in weights], dim=2)
+        matrix, offset = self._fold_norms(self.values)
+        attended = torch.einsum("rhk,hxk->rhx", read, matrix) + torch.einsum("rhe,ehx->rhx", shares, offset)
         output: Tensor = self.attention_output(attended.flatten(1))
         return output
 
-    def _split_heads(self, tokens: Float[Tensor, "rows tokens dim"]) -> Float[Tensor, "rows heads tokens head_dim"]:
-        return tokens.view(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
+    def _normalise(self, features: Float[Tensor, "rows features dim"]) -> Float[Tensor, "rows features dim"]:
+        """Add the position tables and normalise; the norms' affine parts are folded into the projections."""
+        if len(self.window_positions):
+            no_position = features.new_zeros(1, features.shape[-1])
+            names = [_position_name(index) for index in range(len(self.window_lengths))]
+            features = features + torch.cat([self.window_positions.get(name, no_position) for name in names])
+        return F.layer_norm(features, features.shape[-1:])
+
+    def _fold_norms(
+        self, projections: nn.ModuleList
+    ) -> tuple[Float[Tensor, "heads head_dim joined"], Float[Tensor, "encoders heads head_dim"]]:
+        """Return matrices (encoders side by side) and offsets that make keys or values of normalised features."""
+        parameters = [dict(projection.named_parameters()) for projection in projections]
+        scale, shift, weight = (
+            torch.stack([named[name] for named in parameters]) for name in ("0.weight", "0.bias", "1.weight")
+        )
+        matrix = rearrange(weight * scale[:, None], "encoder (head x) dim -> head x (encoder dim)", head=self.num_heads)
+        offset = torch.einsum("eoc,ec->eo", weight, shift)
+        return matrix, offset.view(-1, self.num_heads, self.head_dim)
+
+    def _split_heads(self, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows heads head_dim"]:
+        return rows.view(len(rows), self.num_heads, self.head_dim)
 
 
 class Aggregator(nn.Module):
@@ -135,11 +170,6 @@ class Aggregator(nn.Module):
         for layer in self.layers:
             queries = layer(queries, evidence)
         return queries
-
-
-def join_masks(masks: Sequence[Bool[Tensor, "rows _"]]) -> Bool[Tensor, "rows features"]:
-    """Return the encoders' masks as one over all features, in the encoders' order."""
-    return torch.cat(list(masks), dim=1)
 
 
 def _normed_linear(dim: int) -> nn.Sequential:

@@ -7,7 +7,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cambrian.models.aggregator import Aggregator, Evidence, join_masks, rearrange_windows
+from cambrian.models.aggregator import Aggregator, Evidence, rearrange_windows
 from cambrian.models.connector import Connector, FeatureShape, Visual
 from cambrian.models.encoders import resize_map
 from cambrian.models.padding import are_all_square, visible_windows
@@ -88,11 +88,10 @@ class SVAConnector(Connector):
     ) -> Evidence:
         mask = None
         if not are_all_square(sizes):
-            mask = join_masks(
-                [visible_windows(sizes, queries_per_side=side, window_side=w) for w in self._windows_of(side)]
-            )
+            visible = [visible_windows(sizes, queries_per_side=side, window_side=w) for w in self._windows_of(side)]
+            mask = torch.cat(visible, dim=1)
         return Evidence(
-            windows=[rearrange_windows(feature_map, side) for feature_map in maps],
+            features=torch.cat([rearrange_windows(feature_map, side) for feature_map in maps], dim=1),
             mask=mask,
             context=repeat(context, "images dim -> (images cells) dim", cells=side**2),
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cambrian.models.aggregator import Aggregator, AggregatorLayer, Evidence, join_masks, rearrange_windows
+from cambrian.models.aggregator import Aggregator, AggregatorLayer, Evidence, rearrange_windows
 
 DIM, HEADS, QUERY_DIM, CONTEXT_DIM = 12, 3, 10, 7
 
@@ -45,7 +45,7 @@ def test_a_stack_of_layers_equals_a_loop_over_queries(window_sides: list[int]) -
     windows = [torch.randn(rows, side**2, DIM).double() for side in window_sides]
     masks = [torch.rand(rows, side**2) < 0.7 for side in window_sides]
     masks[0][:, 0] = True
-    output = stack(queries, Evidence(windows, join_masks(masks), context))
+    output = stack(queries, Evidence(torch.cat(windows, dim=1), torch.cat(masks, dim=1), context))
     for row in range(rows):
         expected = queries[row]
         for layer in stack.layers:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cambrian.models.aggregator import Aggregator, Evidence, join_masks
+from cambrian.models.aggregator import Aggregator, Evidence
 from tests.parity.files import golden_files, official_aggregator_name, part_of, read_golden
 
 # float32 sums in another order than the official modules: the largest difference seen is 1e-6 for outputs
@@ -67,8 +67,8 @@ def run(path: Path, dtype: torch.dtype, *, masked: bool) -> tuple[Aggregator, di
     names = ["queries", "context", *(f"latent_{index}" for index in encoders)]
     inputs = {name: tensors[f"input.{name}"].to(dtype).requires_grad_() for name in names}
     evidence = Evidence(
-        windows=[inputs[f"latent_{index}"] for index in encoders],
-        mask=join_masks([tensors[f"input.mask_{index}"] for index in encoders]) if masked else None,
+        features=torch.cat([inputs[f"latent_{index}"] for index in encoders], dim=1),
+        mask=torch.cat([tensors[f"input.mask_{index}"] for index in encoders], dim=1) if masked else None,
         context=inputs["context"][:, 0],
     )
     output = model(inputs["queries"][:, 0], evidence)
