@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, RootModel, model_validator
+from pydantic import Field, RootModel, field_validator, model_validator
 
+from cambrian.data.conversation import find_template
 from cambrian.models.config import ConnectorConfig  # pydantic reads it
 from cambrian.params import Params
 
@@ -132,6 +133,12 @@ class LLMMeaning(Params):
 
     template: str
     """A conversation template (cambrian/data/conversation.py)."""
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, name: str) -> str:
+        find_template(name)
+        return name
 
 
 class ConnectorMeaning(RootModel[ConnectorConfig]):
