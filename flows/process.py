@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]  # DVC depends on it; its stubs are a package of their own
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.05
 _FOREGROUND_PATIENCE_S = 10.0
 _BACKGROUND_PATIENCE_S = 5.0
+_AFTER_LEADER_PATIENCE_S = 1.0
 _DRAIN_S = 2.0
 
 
@@ -35,8 +37,8 @@ def run_group(
     """Run a command in a process group of its own and return its exit status.
 
     Every line of its output (both streams) goes to `write_line`, from another thread, when it is written. Whatever
-    ends this call, an exception or a signal that raises one included, ends the whole group first: processes that the
-    command left in the background do not outlive it. A second Ctrl-C kills at once.
+    ends this call, an exception or a signal that raises one included, ends the whole group first, and processes that
+    left the group; what the command left in the background does not outlive it. A second Ctrl-C kills at once.
 
     Raises:
         CancelledError: `is_cancelled`, asked every `cancel_interval_s`, said yes.
@@ -74,39 +76,64 @@ def _forward_lines(stream: IO[bytes], write_line: Callable[[str], None]) -> None
 
 
 def _end_group(process: subprocess.Popen[bytes], write_line: Callable[[str], None]) -> None:
-    """End what is left of the group: politely while its leader lives, as DVC must give its lock back; then firmly."""
+    """End what is left of the command: politely while its leader lives, as DVC must give its lock back; then firmly."""
+    known: set[psutil.Process] = set()
     steps = [(signal.SIGTERM, _BACKGROUND_PATIENCE_S), (signal.SIGKILL, _BACKGROUND_PATIENCE_S)]
     if process.poll() is None:
         steps.insert(0, (signal.SIGINT, _FOREGROUND_PATIENCE_S))
     try:
         for number, patience_s in steps:
-            left = _list_group(process)
-            if not left:
+            living = _find_living(process, known)
+            if not living:
                 return
-            write_line(f"ending {', '.join(left)} ({signal.Signals(number).name})")
-            os.killpg(process.pid, number)
+            write_line(f"ending {', '.join(_name(member) for member in living)} ({signal.Signals(number).name})")
+            for member in living:
+                _send(member, number)
             deadline = time.monotonic() + patience_s
-            while _list_group(process) and time.monotonic() < deadline:
+            while _find_living(process, known) and time.monotonic() < deadline:
+                if number == signal.SIGINT and process.poll() is not None:
+                    # what shells start in the background ignores SIGINT: no use in waiting for it
+                    deadline = min(deadline, time.monotonic() + _AFTER_LEADER_PATIENCE_S)
                 time.sleep(_POLL_S)
-    except ProcessLookupError:
-        return
     except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
+        for member in _find_living(process, known):
+            _send(member, signal.SIGKILL)
         raise
-    if left := _list_group(process):
-        write_line(f"still alive after SIGKILL: {', '.join(left)}")
+    if living := _find_living(process, known):
+        write_line(f"still alive after SIGKILL: {', '.join(_name(member) for member in living)}")
 
 
-def _list_group(process: subprocess.Popen[bytes]) -> list[str]:
-    """Name the group's living processes (a zombie that nobody waits for is not living)."""
+def _find_living(process: subprocess.Popen[bytes], known: set[psutil.Process]) -> list[psutil.Process]:
+    """List the living members of the group and, while their parents live, descendants that left it.
+
+    What was seen once stays `known`: a launcher's workers in sessions of their own lose their parent when it ends.
+    A zombie that nobody waits for is not living.
+    """
     process.poll()
-    living = []
     for pid in psutil.pids():
-        try:
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
             if os.getpgid(pid) == process.pid:
-                member = psutil.Process(pid)
-                if member.status() != psutil.STATUS_ZOMBIE:
-                    living.append(f"{member.name()} {pid}")
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return living
+                known.add(psutil.Process(pid))
+    for member in list(known):
+        with suppress(psutil.NoSuchProcess):
+            known.update(member.children(recursive=True))
+    return sorted((member for member in known if _is_living(member)), key=lambda member: member.pid)
+
+
+def _is_living(member: psutil.Process) -> bool:
+    try:
+        return bool(member.is_running() and member.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _name(member: psutil.Process) -> str:
+    try:
+        return f"{member.name()} {member.pid}"
+    except psutil.NoSuchProcess:
+        return str(member.pid)
+
+
+def _send(member: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        member.send_signal(number)

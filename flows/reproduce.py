@@ -11,7 +11,6 @@ from __future__ import annotations
 import flows.telemetry  # noqa: F401  # isort: skip  (before prefect, which reads the environment when imported)
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -37,9 +36,11 @@ from flows.artifacts import (
 from flows.execute import execute_stage
 from flows.graph import GraphError, Project, StageNode
 from flows.process import CancelledError
+from flows.server import ServerError, ensure_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
     from prefect.client.schemas.objects import State
 
@@ -122,14 +123,24 @@ def main() -> None:
             help=f"{files} to show, may be repeated; default: {kind}_artifacts of [tool.flows] in pyproject.toml",
         )
     args = parser.parse_args()
-    _treat_hangup_as_termination()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so it stays
+            signal.signal(number, _exit_by_signal)
     try:
+        ensure_server()
         state: Any = reproduce(
             args.targets, args.force, args.keep_going, args.table_artifact, args.image_artifact, return_state=True
         )
     except (KeyboardInterrupt, TerminationSignal):
         sys.exit(130)
+    except ServerError as error:
+        sys.exit(str(error))
     sys.exit(0 if state.is_completed() else 1)
+
+
+def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
+    """End by an exception, so that what was started is ended first: stages have sessions of their own."""
+    raise SystemExit(128 + number)
 
 
 def _choose_patterns(tables: Sequence[str] | None, images: Sequence[str] | None) -> ArtifactPatterns:
@@ -215,7 +226,7 @@ def _publish_files(patterns: ArtifactPatterns, outs: Sequence[Path]) -> None:
     for kind, wanted in (("table", patterns.tables), ("image", patterns.images)):
         files = find_files(wanted, outs=outs)
         if wanted and not files:
-            log.warning("no %s to show: no output of these stages matches %s", kind, ", ".join(wanted))
+            log.info("no %s to show: no output of these stages matches %s", kind, ", ".join(wanted))
         for path in files:
             try:
                 if kind == "table":
@@ -238,12 +249,6 @@ def _conclude(states: dict[str, State[Any]]) -> State[Any]:
     if "Cancelled" in counts:
         return Cancelled(message=message)
     return Completed(message=message)
-
-
-def _treat_hangup_as_termination() -> None:
-    """End stages when the terminal goes away, as they would not notice (they have sessions of their own)."""
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup sets it to SIG_IGN
-        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
 
 
 if __name__ == "__main__":

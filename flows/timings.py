@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -71,7 +72,7 @@ def group_timings(timings: Iterable[StageTiming]) -> list[StageTiming]:
 
 def write_table(groups: list[StageTiming], console: Console) -> None:
     """Write the table with its total: boxed on a terminal, plain columns elsewhere."""
-    table = Table(box=None if not console.is_terminal else Table().box, show_footer=True, pad_edge=console.is_terminal)
+    table = Table(box=box.SIMPLE if console.is_terminal else None, show_footer=True, pad_edge=console.is_terminal)
     rows = [_format_row(group) for group in groups]
     total = _format_row(_add_up("total", groups))
     for column, header in enumerate(_COLUMNS):
@@ -105,7 +106,7 @@ def _add_up(stage: str, members: list[StageTiming]) -> StageTiming:
 
 
 def _format_row(timing: StageTiming) -> tuple[str, ...]:
-    minutes = (f"{seconds / 60:.1f}" for seconds in (timing.wall_s, timing.longest_s, timing.cpu_s))
+    minutes = (f"{seconds / 60:.2f}" for seconds in (timing.wall_s, timing.longest_s, timing.cpu_s))
     return timing.stage, str(timing.instances), *minutes, f"{timing.peak_mib:.0f}"
 
 
