@@ -25,9 +25,10 @@ def shard_name(index: int) -> str:
 
 
 class ShardWriter:
-    """Writes images into tar files of at most `max_bytes` each, and `images.json` when it is closed.
+    """Writes images into tar files of about `max_bytes` each, and `images.json` when it is closed.
 
-    A single image larger than `max_bytes` gets a shard of its own. Equal images in equal order give equal bytes.
+    A shard ends before an image that would take it past `max_bytes`; tar then pads it. A single image larger than
+    `max_bytes` gets a shard of its own. Equal images in equal order give equal bytes.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -73,8 +74,9 @@ class ShardWriter:
 
     def _open_shard(self) -> tuple[tarfile.TarFile, BinaryIO]:
         if self._tar is None or self._file is None:
+            # Both stay open from one image to the next; close() closes them.
             self._file = (self._folder / shard_name(self._num_shards)).open("wb")
-            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
             self._num_shards += 1
         return self._tar, self._file
 

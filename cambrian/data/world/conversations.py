@@ -167,7 +167,9 @@ def _phrase(rng: np.random.Generator, question: Question, recipe: Recipe) -> Exc
         letter = answer_letter(question)
         letters = tuple(answer for answer in OPTION_LETTERS[: len(question.choices)] if answer != letter)
         return Exchange(letter_choices(question), letter, letters)
-    if question.needs_choices or (question.choices and place < recipe.lettered_share + recipe.listed_share):
+    are_named = all(choice in question.text.split() for choice in question.choices)
+    is_listed = place < recipe.lettered_share + recipe.listed_share and not are_named
+    if question.needs_choices or (question.choices and is_listed):
         return Exchange(list_choices(question), question.answer, others)
     if not question.choices and question.answer in (YES, NO):
         others = (NO,) if question.answer == YES else (YES,)
