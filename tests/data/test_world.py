@@ -67,9 +67,9 @@ def scene(*solids: Solid) -> Scene:
 
 
 TWO = scene(solid("red", "cube", 0, "near"), solid("blue", "ball", 8, "far"))
-CHART = Chart((Bar("red", 3, 0), Bar("blue", 8, 2)), max_value=8, paper=240, grain=1)
-CARD = Card("card", (Sign("k", 0, (0, 0), 0), Sign("o", 1, (0, 0), 0)), row=1, paper=250, ink=10, grain=1)
-DIGITS = Card("digits", (Sign("three", 0, (0, 0), 5), Sign("seven", 2, (0, 0), 9)), row=0, paper=250, ink=10, grain=1)
+CHART = Chart((Bar("red", 3, 0), Bar("blue", 8, 2)), max_value=8, ground=240, grain=1)
+CARD = Card("card", (Sign("k", 0, (0, 0), 0), Sign("o", 1, (0, 0), 0)), row=1, ground=250, ink=10, grain=1)
+DIGITS = Card("digits", (Sign("three", 0, (0, 0), 5), Sign("seven", 2, (0, 0), 9)), row=0, ground=250, ink=10, grain=1)
 PICTURES = (TWO, CHART, CARD, DIGITS)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cambrian.data.world.charts import PAPER_DEPTH
+from cambrian.data.world.charts import SHEET_DEPTH
 from cambrian.data.world.scenes import Rendering
 from cambrian.data.world.words import CLASS_IDS, GLYPHS, GRID_SIDE, NUMBERS
 from cambrian.interfaces import ArtifactError
@@ -62,7 +62,7 @@ class Card:
     kind: Literal["card", "digits"]
     signs: tuple[Sign, ...]
     row: int
-    paper: int
+    ground: int
     """The background's grey, 0 to 255."""
     ink: int
     """The signs' grey, 0 to 255."""
@@ -98,7 +98,7 @@ def sample_card(
         kind,
         signs,
         row=int(rng.integers(GRID_SIDE)),
-        paper=int(rng.integers(190, 256)),
+        ground=int(rng.integers(190, 256)),
         ink=int(rng.integers(0, 70)),
         grain=int(rng.integers(2**32)),
     )
@@ -106,7 +106,7 @@ def sample_card(
 
 def render_card(card: Card, side: int) -> Rendering:
     """Draw the signs in ink, each in its cell."""
-    pixels = np.full((side, side), card.paper, dtype=np.float32)
+    pixels = np.full((side, side), card.ground, dtype=np.float32)
     segmentation = np.zeros((side, side), dtype=np.uint8)
     cell = side // GRID_SIDE
     for sign in card.signs:
@@ -115,11 +115,11 @@ def render_card(card: Card, side: int) -> Rendering:
         top = min(max(card.row * cell + (cell - height) // 2 + sign.offset[1], 0), side - height)
         left = min(max(sign.column * cell + (cell - width) // 2 + sign.offset[0], 0), side - width)
         here = np.s_[top : top + height, left : left + width]
-        pixels[here] += drawing * (card.ink - card.paper)
+        pixels[here] += drawing * (card.ink - card.ground)
         segmentation[here][drawing > 0.5] = CLASS_IDS[card.class_name(sign)]
     grey = pixels.clip(0, 255).astype(np.uint8)
     return Rendering(
-        np.repeat(grey[..., None], 3, axis=2), segmentation, np.full((side, side), PAPER_DEPTH, dtype=np.float32)
+        np.repeat(grey[..., None], 3, axis=2), segmentation, np.full((side, side), SHEET_DEPTH, dtype=np.float32)
     )
 
 

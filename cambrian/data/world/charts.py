@@ -13,7 +13,7 @@ from cambrian.data.world.words import CLASS_IDS, COLOURS, GRID_SIDE, NUMBERS
 if TYPE_CHECKING:
     from cambrian.data.world.config import ChartConfig
 
-PAPER_DEPTH = 4.0
+SHEET_DEPTH = 4.0
 """How far away cards and charts are."""
 _FLOOR = 0.94
 _HEAD_ROOM = 0.08
@@ -46,7 +46,7 @@ class Chart:
 
     bars: tuple[Bar, ...]
     max_value: int
-    paper: int
+    ground: int
     """The background's grey, 0 to 255."""
     grain: int
     """The seed of the picture's grain."""
@@ -63,12 +63,12 @@ def sample_chart(rng: np.random.Generator, config: ChartConfig, num_bars: int | 
     bars = tuple(
         Bar(names[colour], value, column) for colour, value, column in zip(colours, values, columns, strict=True)
     )
-    return Chart(bars, config.max_value, paper=int(rng.integers(215, 256)), grain=int(rng.integers(2**32)))
+    return Chart(bars, config.max_value, ground=int(rng.integers(215, 256)), grain=int(rng.integers(2**32)))
 
 
 def render_chart(chart: Chart, side: int) -> Rendering:
     """Draw the bars on a line, one in each column of cells that has one."""
-    pixels = np.full((side, side, 3), chart.paper, dtype=np.uint8)
+    pixels = np.full((side, side, 3), chart.ground, dtype=np.uint8)
     segmentation = np.zeros((side, side), dtype=np.uint8)
     floor = round(side * _FLOOR)
     unit = (floor - side * _HEAD_ROOM) / chart.max_value
@@ -81,4 +81,4 @@ def render_chart(chart: Chart, side: int) -> Rendering:
         top = floor - round(unit * bar.value)
         pixels[top:floor, left:right] = COLOURS[bar.colour]
         segmentation[top:floor, left:right] = CLASS_IDS[bar.class_name]
-    return Rendering(pixels, segmentation, np.full((side, side), PAPER_DEPTH, dtype=np.float32))
+    return Rendering(pixels, segmentation, np.full((side, side), SHEET_DEPTH, dtype=np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -137,7 +138,8 @@ def _spoil(
     if wanted >= len(drafts):
         raise ParamsError(f"{where}: {wanted} faults for {faults[0].source}, which has {len(drafts)} records")
     rng = np.random.default_rng(generator_seed(seed, f"faults/{faults[0].source}"))
-    places = iter((rng.permutation(len(drafts) - 1) + 1).tolist())
+    chosen = (rng.permutation(len(drafts) - 1) + 1).tolist()[:wanted]
+    places, whole = iter(chosen), sorted(set(range(len(drafts))) - set(chosen))
     for fault in faults:
         for number in range(fault.count):
             place = next(places)
@@ -146,7 +148,7 @@ def _spoil(
                 raise ParamsError(f"{where}: {fault.kind} needs a source with images, {fault.source} has none")
             match fault.kind:
                 case "duplicate":
-                    spoiled[place] = _copy(drafts[place - 1], draft.record)
+                    spoiled[place] = _copy(drafts[whole[bisect(whole, place) - 1]], draft.record)
                 case "leaked-image":
                     spoiled[place] = _leak(draft, config, number, where=where, seed=seed)
                 case "small-image":
