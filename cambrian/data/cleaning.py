@@ -80,7 +80,7 @@ def _read_records(path: Path, known_sources: set[str], ledger: Ledger) -> list[R
     with path.open("rb") as file:
         for number, line in enumerate(iter_progress(file, total=None, what=f"reading {path}"), start=1):
             try:
-                record = _parse_line(line)
+                record = _parse_line(line.rstrip(b"\r\n"))
                 if record.source not in known_sources:
                     raise RecordError(
                         "unknown-source", f"source {record.source!r} is not one of sources.json's {len(known_sources)}"

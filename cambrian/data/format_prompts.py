@@ -59,11 +59,9 @@ def add_format_prompt(record: Record, table: FormatPromptTable, config: FormatPr
 def _prompts(
     question: str, kinds: list[int], table: FormatPromptTable, config: FormatPromptsConfig, source: str
 ) -> list[str]:
-    by_choice = {
-        has_choices: [kind for kind in kinds if (kind in table.choice_kinds) == has_choices]
-        for has_choices in (True, False)
-    }
-    wanted = by_choice[config.choices_marker in question] if all(by_choice.values()) else kinds
+    with_choices = [kind for kind in kinds if kind in table.choice_kinds]
+    without_choices = [kind for kind in kinds if kind not in table.choice_kinds]
+    wanted = with_choices if with_choices and config.choices_marker in question else without_choices
     missing = [kind for kind in wanted if kind not in config.texts]
     if missing:
         raise ParamsError(

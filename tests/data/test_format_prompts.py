@@ -49,8 +49,9 @@ def test_two_prompts_that_do_not_exclude_each_other_are_both_added() -> None:
     assert prompted("ScreenQA", "what ?") == ["what ?\nprompt 1\nprompt 6"]
 
 
-def test_a_source_with_only_a_prompt_for_choices_gets_it_always() -> None:
-    assert prompted("TQA", "what ?") == ["what ?\nprompt 10"]
+def test_a_prompt_for_choices_needs_choices_and_other_prompts_do_not_mind_them() -> None:
+    assert prompted("TQA", "what ? ( a ) one", "what ?") == ["what ? ( a ) one\nprompt 10", "what ?"]
+    assert prompted("DVQA", "what ? ( a ) one") == ["what ? ( a ) one\nprompt 1"]
 
 
 def test_a_kind_without_words_is_an_error_that_names_it() -> None:
