@@ -14,7 +14,7 @@ from cambrian.data.tokenizer import read_tokenizer
 from cambrian.evaluation.benchmarks.registry import find_benchmark, read_items
 from cambrian.evaluation.replies import write_replies
 from cambrian.evaluation.scoring import score_replies
-from cambrian.interfaces import IGNORE_LABEL, Reply
+from cambrian.interfaces import IGNORE_LABEL, ArtifactError, RecordError, Reply
 from cambrian.runtime import iter_progress, logged_step
 
 if TYPE_CHECKING:
@@ -139,11 +139,19 @@ def evaluate_run(
 
 
 def ask_items(answerer: Answerer, items: Sequence[Item], *, use_images: bool) -> list[Reply]:
-    """The replies to all items with the image, where images are used, and then to all items without it."""
+    """The replies to all items with the image, where images are used, and then to all items without it.
+
+    Raises:
+        ArtifactError: a picture cannot be decoded.
+    """
     replies = []
     for with_image in (True, False) if use_images else (False,):
         prompts: list[Prompt] = [(item.question, item.image if with_image else None) for item in items]
-        texts = answerer.answer(prompts, what=f"{items[0].benchmark} {'with' if with_image else 'without'} images")
+        name = items[0].benchmark
+        try:
+            texts = answerer.answer(prompts, what=f"{name} {'with' if with_image else 'without'} images")
+        except RecordError as error:
+            raise ArtifactError(f"a picture of {name}: {error}; run `dvc repro build_benchmarks`") from error
         replies += [Reply(item.id, texts[prompt], with_image) for item, prompt in zip(items, prompts, strict=True)]
     return replies
 

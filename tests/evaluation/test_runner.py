@@ -127,3 +127,10 @@ def test_a_question_outside_the_vocabulary_is_named(model: tuple[Path, Path], tm
         evaluate(model, benchmarks, tmp_path)
     assert not (tmp_path / "scores.json").exists()
     assert not (tmp_path / "replies.parquet").exists()
+
+
+def test_a_truncated_picture_is_named(model: tuple[Path, Path], tmp_path: Path) -> None:
+    benchmarks = write_tiny_benchmarks(tmp_path, cut_pictures_at=60)
+    with pytest.raises(ArtifactError, match="a picture of MME-P: 60 bytes cannot be decoded"):
+        evaluate(model, benchmarks, tmp_path)
+    assert not (tmp_path / "scores.json").exists()

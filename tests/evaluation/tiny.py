@@ -76,9 +76,9 @@ def write_tiny_model(root: Path) -> tuple[Path, Path]:
     return folder, backbones
 
 
-def write_tiny_benchmarks(root: Path, *, question: str = "what colour ?") -> Path:
+def write_tiny_benchmarks(root: Path, *, question: str = "what colour ?", cut_pictures_at: int | None = None) -> Path:
     """Write four MME items over two pictures and three GQA items, two of which are the same."""
-    pictures = [{"bytes": picture(colour), "path": None} for colour in ((255, 0, 0), (0, 0, 255))]
+    pictures = [{"bytes": picture(colour)[:cut_pictures_at], "path": None} for colour in ((255, 0, 0), (0, 0, 255))]
     mme = [
         {
             "question_id": shown,
