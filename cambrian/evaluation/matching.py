@@ -117,9 +117,12 @@ def match_number(reply: str, item: Item) -> float:
 
 
 def match_contained(reply: str, item: Item) -> float:
-    """One of the accepted answers stands in the reply (OCRBench)."""
+    """One of the accepted answers stands in the reply (OCRBench); an answer of one character stands as a word.
+
+    The release takes any place within the reply, by which "two" would read the letter o.
+    """
     text = " ".join(reply.lower().split())
-    return float(any(" ".join(answer.lower().split()) in text for answer in item.answers))
+    return float(any(_stands_in(" ".join(answer.lower().split()), text) for answer in item.answers))
 
 
 def match_vote(reply: str, item: Item) -> float:
@@ -141,6 +144,10 @@ def match_edits(reply: str, item: Item) -> float:
     """DocVQA's ANLS: 1 minus the normalised edit distance to the nearest answer, 0 from half of it on."""
     text = " ".join(cut_announcement(reply).split())
     return max(_similarity(text, " ".join(answer.lower().split())) for answer in item.answers)
+
+
+def _stands_in(answer: str, text: str) -> bool:
+    return answer in text if len(answer) > 1 else answer in re.findall(r"\w+|\S", text)
 
 
 def _is_near(text: str, answer: str) -> bool:

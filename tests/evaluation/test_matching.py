@@ -176,6 +176,13 @@ def test_ocr_answers_may_stand_anywhere_in_the_reply() -> None:
     assert [match_contained(reply, sign) for reply in replies] == [1, 1, 1, 0, 0, 0]
 
 
+def test_an_ocr_answer_of_one_character_stands_as_a_word() -> None:
+    letter = item("O")
+    assert [match_contained(reply, letter) for reply in ("o", "The letter O.", "two", "", "0")] == [1, 1, 0, 0, 0]
+    assert match_contained("15", item("5")) == 0
+    assert match_contained("5%", item("5")) == 1
+
+
 def test_ten_annotators_vote_by_threes() -> None:
     votes = item(*["red"] * 2 + ["blue"] * 4 + ["dark red"] * 3 + ["two"])
     assert match_vote("Red.", votes) == pytest.approx((2 * (1 / 3) + 8 * (2 / 3)) / 10)
