@@ -116,6 +116,11 @@ class ParamsFiles:
         rows = look_up(self.params, table, where=str(PARAMS_PATH))
         return parse_block(kind, look_up(rows, name, where=f"{PARAMS_PATH}: {table}"), where=f"{table}.{name}")
 
+    def rows(self, table: str) -> dict[str, Any]:
+        """All rows of a table of params.yaml as they stand, for the stages that show or count them."""
+        rows: dict[str, Any] = look_up(self.params, table, where=str(PARAMS_PATH))
+        return rows
+
     def meaning(self, table: str, name: str, kind: type[P]) -> P:
         """What a name means at this scale: one entry of a table of scales/<scale>.yaml."""
         where = f"{self.scale_path}: {table}"

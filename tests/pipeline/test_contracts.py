@@ -106,7 +106,7 @@ def test_init_files_are_empty() -> None:
 def names_read(module: str) -> set[str]:
     """The blocks of params that a stage reads: the literal names in its calls on ParamsFiles."""
     text = (ROOT / module).read_text()
-    blocks = set(re.findall(r"\.(?:row|meaning|block|count)\(\s*\"(\w+)\"", text))
+    blocks = set(re.findall(r"\.(?:rows?|meaning|block|count)\(\s*\"(\w+)\"", text))
     return blocks | ({"seed"} if re.search(r"files\.seed\b", text) else set())
 
 

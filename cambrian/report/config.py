@@ -1,0 +1,143 @@
+"""What a scale says about its own noise, and which run fills which row of which table (tables.yaml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cambrian.params import Params, parse_block, read_yaml
+
+TABLES_PATH = Path(__file__).with_name("tables.yaml")
+FINDINGS_PATH = Path(__file__).with_name("findings.yaml")
+
+Key = str | int | float | None
+
+
+class ReportConfig(Params):
+    """When a difference counts."""
+
+    min_standard_errors: float
+    """How many standard errors an effect must lie from its limit before it has a verdict."""
+    seed_standard_deviation: float
+    """Points by which one run's means differ between seeds; joins the error over items."""
+
+
+class TableRow(Params):
+    """One row of a table and the run that fills it."""
+
+    row: list[Key]
+    run: str
+
+
+class ScoreTable(Params):
+    """A table whose columns are scores or means of scores."""
+
+    keys: list[str]
+    """The columns that name a row."""
+    rows: list[TableRow]
+    added: list[TableRow]
+    """Rows of ours, which the printed table does not have."""
+
+
+class RankingTable(Params):
+    """A table of ranks within each half of the backbones."""
+
+    half_of_groups: dict[str, list[str]]
+    runs: list[TableRow]
+
+
+class BackboneRow(Params):
+    """One row of the table of backbones."""
+
+    row: list[Key]
+    backbone: str
+
+
+class LeakageTable(Params):
+    """Columns of the leakage table by mix, and rows that join the images of several scores."""
+
+    columns: dict[str, str]
+    joined: dict[str, list[str]]
+
+
+class MixNames(Params):
+    """Which mix stands for which published collection."""
+
+    caps: dict[str, str]
+    ratios: dict[str, str]
+    collections: dict[str, str]
+
+
+class TablesConfig(Params):
+    """tables.yaml."""
+
+    final_run: str
+    blind_run: str
+    floor_run: str
+    backbone_runs: list[str]
+    scores: dict[str, ScoreTable]
+    rankings: RankingTable
+    cvbench_tasks: dict[str, str]
+    backbones: list[BackboneRow]
+    leakage: LeakageTable
+    mixes: MixNames
+    metadata: dict[str, str]
+    not_attempted: dict[str, str]
+
+
+class Contrast(Params):
+    """A measure's mean over some runs less its mean over others."""
+
+    measure: str
+    plus: list[str]
+    minus: list[str]
+
+
+class Finding(Contrast):
+    """A claim as a contrast over runs; findings.yaml says what the fields mean."""
+
+    id: str
+    claim: str
+    source: str
+    reading: Literal["with_image", "gap", "blind_over_chance"]
+    paired: bool
+    relative_to: Contrast | None = None
+    expect: Literal["above", "below", "within"]
+    limit: float
+
+
+class FindingsConfig(Params):
+    """findings.yaml."""
+
+    findings: list[Finding]
+
+
+class BackboneMeaning(BaseModel):
+    """The facts of a backbone at a scale that the table of backbones shows."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    architecture: str | None = None
+    model_args: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
+    objective: dict[str, Any] = {}
+
+
+def read_tables_config() -> TablesConfig:
+    """Read tables.yaml.
+
+    Raises:
+        ParamsError: an unknown or missing field.
+    """
+    return parse_block(TablesConfig, read_yaml(TABLES_PATH), where=TABLES_PATH.name)
+
+
+def read_findings_config() -> FindingsConfig:
+    """Read findings.yaml.
+
+    Raises:
+        ParamsError: an unknown or missing field.
+    """
+    return parse_block(FindingsConfig, read_yaml(FINDINGS_PATH), where=FINDINGS_PATH.name)

@@ -1,0 +1,183 @@
+"""All tables, the findings and the numbers that `dvc metrics` compares, from the results of every run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from typing import TYPE_CHECKING, Any
+
+from cambrian.artifacts import write_folder, write_json
+from cambrian.report.config import read_findings_config, read_tables_config
+from cambrian.report.counts import (
+    make_backbone_table,
+    make_composition_table,
+    make_leakage_table,
+    make_task_table,
+)
+from cambrian.report.findings import judge_findings
+from cambrian.report.published import AVERAGE, KNOWLEDGE, SEEING, read_published
+from cambrian.report.scores import read_scores
+from cambrian.report.tables import make_ranking_table, make_score_table, round_cell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cambrian.report.config import BackboneMeaning, ReportConfig, TablesConfig
+    from cambrian.report.findings import Judged
+    from cambrian.report.published import Published
+    from cambrian.report.scores import RunScores
+    from cambrian.report.tables import Table
+
+INDEX_NAME = "index.json"
+FINDINGS_NAME = "findings.json"
+SUMMARY_NAME = "summary.json"
+RUNS_NAME = "runs.csv"
+
+_log = logging.getLogger("cambrian")
+
+
+def tabulate(
+    config: ReportConfig,
+    *,
+    runs: Sequence[str],
+    backbones: Mapping[str, BackboneMeaning],
+    samples_per_record: int,
+    scale: str,
+    results: Path,
+    data: Path,
+    output: Path,
+) -> None:
+    """Write one CSV and one JSON per table, `runs.csv`, `findings.json`, `summary.json` and `index.json`.
+
+    Runs without scores are shown as not attempted.
+
+    Raises:
+        ArtifactError: scores or data that are there are broken.
+        ParamsError: tables.yaml or findings.yaml do not fit the published tables.
+    """
+    published = read_published()
+    tables_config = read_tables_config()
+    scores = read_scores(results, runs, published, scale=scale)
+    tables = make_tables(
+        tables_config,
+        scores,
+        published,
+        backbones=backbones,
+        data=data,
+        samples_per_record=samples_per_record,
+        scale=scale,
+    )
+    findings = judge_findings(read_findings_config().findings, scores, config, tables_config, published)
+    with write_folder(output, scale=scale, num_runs=len(scores)) as folder:
+        for table in tables:
+            write_json(folder / f"{table.id}.json", table.to_json())
+            (folder / f"{table.id}.csv").write_text(table.to_csv(), encoding="utf-8")
+        (folder / RUNS_NAME).write_text(list_runs(runs, scores, published), encoding="utf-8")
+        write_json(
+            folder / FINDINGS_NAME,
+            {"scale": scale, **config.model_dump(), "findings": [finding.to_json() for finding in findings]},
+        )
+        write_json(folder / SUMMARY_NAME, summarise(runs, scores, findings, tables_config, published))
+        write_json(
+            folder / INDEX_NAME,
+            {
+                "scale": scale,
+                "tables": [table.id for table in tables],
+                "runs": {run: run in scores for run in runs},
+                "tables_by_run": _tables_by_run(tables),
+            },
+        )
+    _log.info("%d tables, %d findings from %d of %d runs", len(tables), len(findings), len(scores), len(runs))
+
+
+def make_tables(
+    config: TablesConfig,
+    scores: Mapping[str, RunScores],
+    published: Published,
+    *,
+    backbones: Mapping[str, BackboneMeaning],
+    data: Path,
+    samples_per_record: int,
+    scale: str,
+) -> list[Table]:
+    """Every table that the project reproduces, by the printed number; tables without a number last."""
+    tables = [
+        make_score_table(table_id, table, scores, published, scale=scale) for table_id, table in config.scores.items()
+    ]
+    tables += [
+        make_ranking_table(config.rankings, scores, published, scale=scale),
+        make_task_table(config.cvbench_tasks, data / "benchmarks", published, scale=scale),
+        make_backbone_table(config.backbones, backbones, published, scale=scale),
+        make_leakage_table(config.leakage, data / "validated", published, scale=scale),
+        make_composition_table(
+            config.mixes.collections, data, published, samples_per_record=samples_per_record, scale=scale
+        ),
+    ]
+    return sorted(tables, key=lambda table: (table.number is None, table.number or 0, table.id))
+
+
+def list_runs(runs: Sequence[str], scores: Mapping[str, RunScores], published: Published) -> str:
+    """Every run's sixteen scores and means as CSV: with and without the image, standard error, chance."""
+    measures = [AVERAGE, *published.categories, *published.scores]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "reading", *measures])
+    for run in runs:
+        if run not in scores:
+            writer.writerow([run, "not attempted", *[""] * len(measures)])
+            continue
+        for reading in ("with_image", "without_image", "standard_error", "chance"):
+            numbers: Mapping[str, float] = getattr(scores[run], reading)
+            if numbers:
+                writer.writerow([run, reading, *(round_cell(numbers.get(measure)) for measure in measures)])
+    return text.getvalue()
+
+
+def summarise(
+    runs: Sequence[str],
+    scores: Mapping[str, RunScores],
+    findings: Sequence[Judged],
+    config: TablesConfig,
+    published: Published,
+) -> dict[str, Any]:
+    """The few numbers that two commits are compared by."""
+    final, blind, floor = (scores.get(run) for run in (config.final_run, config.blind_run, config.floor_run))
+    summary: dict[str, Any] = {
+        "runs": {"evaluated": len(scores), "listed": len(runs)},
+        "findings": {
+            verdict.replace(" ", "_"): sum(finding.verdict == verdict for finding in findings)
+            for verdict in ("supported", "not supported", "inconclusive", "not attempted")
+        },
+    }
+    if final is not None:
+        summary["final"] = {
+            name: {
+                "with_image": round_cell(final.with_image.get(name)),
+                "without_image": round_cell(final.without_image.get(name)),
+            }
+            for name in [AVERAGE, *published.categories]
+        }
+        summary["gap_without_image"] = _gap(final.with_image, final.without_image)
+        if blind is not None:
+            summary["gap_blind_run"] = _gap(final.with_image, blind.headline)
+        if floor is not None:
+            summary["gap_random_weights"] = _gap(final.with_image, floor.headline)
+    return summary
+
+
+def _gap(higher: Mapping[str, float], lower: Mapping[str, float]) -> dict[str, float | None]:
+    return {
+        name.lower(): round_cell(higher[name] - lower[name]) if name in higher and name in lower else None
+        for name in (SEEING, KNOWLEDGE)
+    }
+
+
+def _tables_by_run(tables: Sequence[Table]) -> dict[str, list[str]]:
+    by_run: dict[str, list[str]] = {}
+    for table in tables:
+        for row in table.rows:
+            if row.run is not None and table.id not in by_run.setdefault(row.run, []):
+                by_run[row.run].append(table.id)
+    return by_run
