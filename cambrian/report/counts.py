@@ -105,9 +105,9 @@ def make_leakage_table(config: LeakageTable, validated: Path, published: Publish
     rows = []
     for values in printed.rows:
         name = str(printed.cell(values, "test set"))
-        facts = {column: _sum_leakage(found, name, config.joined) for column, found in verdicts.items()}
-        facts = {column: fact for column, fact in facts.items() if fact is not None}
-        reproduced: dict[str, Cell] = {column: fact[1] for column, fact in facts.items() if fact}
+        sums = {column: _sum_leakage(found, name, config.joined) for column, found in verdicts.items()}
+        facts = {column: fact for column, fact in sums.items() if fact is not None}
+        reproduced: dict[str, Cell] = {column: fact[1] for column, fact in facts.items()}
         differences = {}
         for column, fact in facts.items():
             reproduced["images"] = fact[0]
