@@ -1,0 +1,207 @@
+"""The release's conversation templates: text, ids and labels as its models were trained on them.
+
+The templates of `cambrian.data.conversation` are tokenised piece by piece; these are tokenised as whole stretches of
+text between images, because a SentencePiece vocabulary joins what stands on both sides of a piece's border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cambrian.data.conversation import Encoded
+from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, ParamsError, RecordError, Turn
+from cambrian.params import look_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cambrian.data.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseTemplate:
+    """What stands around the turns of a conversation, and which of it is learned."""
+
+    beginning: str
+    """The system prompt with all that surrounds it."""
+    user: str
+    user_end: str
+    assistant: str
+    """Opens an assistant's turn; a prompt ends here."""
+    answer_gap: str
+    """Between the opening and the answer; a prompt is without it."""
+    assistant_end: str
+    """Closes an assistant's turn and is learned with it."""
+    bos_token: str | None
+    """Put before everything; None where the text itself begins with it, or where there is none."""
+    labels: Literal["headers", "roles"] | None
+    """How the release finds what is learned, see `encode_release_conversation`; None where that is not known."""
+
+
+_SYSTEM_LINES = (
+    "You are Cambrian, a highly intelligent multimodal AI trained by NYU Vision X.",
+    "As a multimodal AI, you have the ability to process and analyze images. Whenever an image is present in the "
+    "conversation, very carefully examine it and consider its content when formulating your response.",
+    "You should give concise responses to very simple questions, but provide thorough responses to more complex and "
+    "open-ended questions.",
+)
+
+RELEASE_TEMPLATES = {
+    "llama_3": ReleaseTemplate(
+        beginning="<|begin_of_text|><|start_header_id|>system<|end_header_id|>"
+        + " \n    ".join(_SYSTEM_LINES[:2])
+        + f"\n    {_SYSTEM_LINES[2]} <|eot_id|>",
+        user="<|start_header_id|>user<|end_header_id|>",
+        user_end="<|eot_id|>",
+        assistant="<|start_header_id|>assistant<|end_header_id|>",
+        answer_gap="",
+        assistant_end="<|eot_id|>",
+        bos_token=None,
+        labels="headers",
+    ),
+    "vicuna_v1": ReleaseTemplate(
+        beginning="A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+        "helpful, detailed, and polite answers to the user's questions. ",
+        user="USER: ",
+        user_end=" ",
+        assistant="ASSISTANT:",
+        answer_gap=" ",
+        assistant_end="</s>",
+        bos_token="<s>",
+        labels="roles",
+    ),
+    "chatml_direct": ReleaseTemplate(
+        beginning=f"<|im_start|>system\n{' '.join(_SYSTEM_LINES)}<|im_end|>",
+        user="<|im_start|>user\n",
+        user_end="<|im_end|>",
+        assistant="<|im_start|>assistant\n",
+        answer_gap="",
+        assistant_end="<|im_end|>",
+        bos_token=None,
+        labels="roles",
+    ),
+    "phi3": ReleaseTemplate(
+        beginning="<|system|>\nYou are a helpful AI assistant.<|end|>",
+        user="\n<|user|>\n",
+        user_end="<|end|>",
+        assistant="\n<|assistant|>\n",
+        answer_gap="",
+        assistant_end="<|end|>",
+        bos_token="<s>",
+        labels=None,
+    ),
+}
+"""By the release's names.
+
+Source: release, `conversation.py`.
+"""
+
+
+def find_release_template(name: str) -> ReleaseTemplate:
+    """The template of this name.
+
+    Raises:
+        ParamsError: there is none.
+    """
+    template: ReleaseTemplate = look_up(RELEASE_TEMPLATES, name, where="conversation template")
+    return template
+
+
+def prepare_turns(turns: Sequence[Turn]) -> list[Turn]:
+    """Bring turns to the form that the release trains on.
+
+    A leading turn of the assistant is left out. A turn with image tags loses them all and its outer blanks, and gets
+    one tag and a line break before its text.
+
+    Raises:
+        RecordError: the turns do not alternate, or the last is not the assistant's.
+    """
+    prepared = []
+    for turn in turns[1:] if turns and turns[0].speaker == "gpt" else turns:
+        text = turn.text
+        if IMAGE_PLACEHOLDER in text:
+            text = f"{IMAGE_PLACEHOLDER}\n{text.replace(IMAGE_PLACEHOLDER, '').strip()}"
+        prepared.append(Turn(turn.speaker, text))
+    speakers = [turn.speaker for turn in prepared]
+    if not prepared or speakers != ["human", "gpt"] * (len(prepared) // 2):
+        found = ", ".join(speakers) or "no turns"
+        raise RecordError("turn-order", f"found {found}; expected human and gpt in turn, gpt last")
+    return prepared
+
+
+def render(turns: Sequence[Turn], template: ReleaseTemplate) -> str:
+    """The text of a whole conversation, up to the end of the last answer."""
+    return template.beginning + "".join(_render_turn(turn, template) for turn in turns)
+
+
+def render_prompt(question: str, template: ReleaseTemplate) -> str:
+    """The text of one question up to where the answer begins; `question` holds the image's tag where it belongs."""
+    return f"{template.beginning}{template.user}{question}{template.user_end}{template.assistant}"
+
+
+def encode_release_conversation(
+    turns: Sequence[Turn], template: ReleaseTemplate, tokenizer: Tokenizer, num_image_positions: int
+) -> Encoded:
+    """Encode a conversation as the release does for training; labels are the answers and the tokens that end them.
+
+    The release counts the ids of each turn by encoding it alone. Where its counts do not add up to the whole, it
+    learns nothing of the conversation, and so do we: `num_labels` is 0.
+
+    Raises:
+        RecordError: the turns do not alternate, or the last is not the assistant's.
+        ParamsError: the release's labels for this template are not known.
+
+    Source: release, `train_fsdp.py`, its routines for llama_3, v1 and mpt. Unlike there, an image may stand in any
+    turn of the user.
+    """
+    if template.labels is None:
+        raise ParamsError("the release's labels for this template are not known: it can only be used for prompts")
+    prepared = prepare_turns(turns)
+    input_ids = encode_text(render(prepared, template), template, tokenizer, num_image_positions)
+    labels = [IGNORE_LABEL] * len(input_ids)
+    end = 0 if template.bos_token is None else 1
+    opening = template.beginning
+    for question, answer in zip(prepared[::2], prepared[1::2], strict=True):
+        opening += _render_turn(question, template) + template.assistant
+        learned_from = end + _count(opening, template, tokenizer, num_image_positions)
+        whole = f"{opening}{template.answer_gap}{answer.text}{template.assistant_end}"
+        end += _count(whole, template, tokenizer, num_image_positions)
+        labels[learned_from:end] = input_ids[learned_from:end]
+        opening = ""
+    if end != len(input_ids):
+        labels = [IGNORE_LABEL] * len(input_ids)
+    return Encoded(input_ids, labels)
+
+
+def encode_release_prompt(
+    question: str, has_image: bool, template: ReleaseTemplate, tokenizer: Tokenizer, num_image_positions: int
+) -> list[int]:
+    """Encode one question, without the image's tag, up to where the answer begins.
+
+    The ids are those of training. (The release's inference drops the line break after the image with llama_3.)
+    """
+    question = f"{IMAGE_PLACEHOLDER}\n{question}" if has_image else question
+    return encode_text(render_prompt(question, template), template, tokenizer, num_image_positions)
+
+
+def encode_text(text: str, template: ReleaseTemplate, tokenizer: Tokenizer, num_image_positions: int) -> list[int]:
+    """Encode the stretches between image tags one by one, with IMAGE_TOKEN_ID at every position of an image."""
+    ids = [] if template.bos_token is None else [tokenizer.token_id(template.bos_token)]
+    for index, stretch in enumerate(text.split(IMAGE_PLACEHOLDER)):
+        if index:
+            ids += [IMAGE_TOKEN_ID] * num_image_positions
+        ids += tokenizer.encode(stretch)
+    return ids
+
+
+def _count(text: str, template: ReleaseTemplate, tokenizer: Tokenizer, num_image_positions: int) -> int:
+    """How many ids a part of a conversation has when it is encoded alone, without a beginning."""
+    has_bos = template.bos_token is not None
+    return len(encode_text(text, template, tokenizer, num_image_positions)) - has_bos
+
+
+def _render_turn(turn: Turn, template: ReleaseTemplate) -> str:
+    if turn.speaker == "human":
+        return f"{template.user}{turn.text}{template.user_end}"
+    return f"{template.assistant}{template.answer_gap}{turn.text}{template.assistant_end}"
