@@ -13,6 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +71,10 @@ class Project:
         try:
             graph = get_active_graph(self._repo.index.graph)
             stages = plan_repro(graph, collect_stages(self._repo, targets or ["dvc.yaml"]))
+        except (StageNotFound, StageFileDoesNotExistError) as error:
+            raise GraphError(f"{error}; `dvc stage list --all` names what there is") from error
         except DvcException as error:
-            raise GraphError(f"{error}. `dvc stage list --all` names what there is.") from error
+            raise GraphError(str(error)) from error
         self._stages = {stage.addressing: stage for stage in stages}
         position = {address: index for index, address in enumerate(self._stages)}
         return [

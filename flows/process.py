@@ -79,7 +79,7 @@ def _end_group(process: subprocess.Popen[bytes], write_line: Callable[[str], Non
     """End what is left of the command: politely while its leader lives, as DVC must give its lock back; then firmly."""
     known: set[psutil.Process] = set()
     steps = [(signal.SIGTERM, _BACKGROUND_PATIENCE_S), (signal.SIGKILL, _BACKGROUND_PATIENCE_S)]
-    if process.poll() is None:
+    if process.poll() is None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which children inherit
         steps.insert(0, (signal.SIGINT, _FOREGROUND_PATIENCE_S))
     try:
         for number, patience_s in steps:

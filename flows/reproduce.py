@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from prefect import allow_failure, flow, get_client, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -95,7 +96,7 @@ def bring_up_to_date(address: str, project: Project, command: str, force: bool, 
     try:
         if not force and project.is_up_to_date(address):
             return Completed(name="Cached", message="up to date")
-        create_markdown_artifact(_describe(command, project.read_params(address)))
+        create_markdown_artifact(_describe(command, project.read_params(address)), description="command and params")
         execution = execute_stage(address, force=force, write_line=log.info, is_cancelled=_is_flow_cancelled)
     except GraphError as error:
         return Failed(message=str(error))
@@ -165,11 +166,19 @@ def _run_stages(
             stage.command,
             force,
             _find_obstacle(stage, states, keep_going=keep_going),
-            wait_for=[allow_failure(states[address]) for address in stage.upstream if address in states],
+            wait_for=_link([states[address] for address in stage.upstream if address in states]),
             return_state=True,
         )
         seconds[stage.address] = time.monotonic() - started
     return states, seconds
+
+
+def _link(upstream: Sequence[State[Any]]) -> list[Any]:
+    """Draw the graph's edges in the UI; what a failure means for dependents is decided here, not by Prefect.
+
+    Prefect would turn the dependents of a skipped stage into NotReady, which counts as pending for ever.
+    """
+    return [allow_failure(state) for state in upstream if state.is_completed() or state.is_failed()]
 
 
 def _find_obstacle(stage: StageNode, states: dict[str, State[Any]], *, keep_going: bool) -> str | None:
@@ -191,14 +200,19 @@ def _is_flow_cancelled() -> bool:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return False
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(context.flow_run.id).state
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(context.flow_run.id).state
+    except httpx.HTTPError as error:
+        # hours of training are not lost to a server that is being restarted
+        get_run_logger().warning("cannot ask the server whether this run was cancelled: %r", error)
+        return False
     return state is not None and (state.is_cancelled() or state.is_cancelling())
 
 
 def _describe(command: str, params: dict[str, Any]) -> str:
     """Write a stage's command and params as Markdown."""
-    code = f"```\n{command}\n```\n"
+    code = f"~~~~\n{command}\n~~~~\n"
     if not params:
         return code
     rows = "".join(f"| `{name}` | `{_escape(value)}` |\n" for name, value in params.items())

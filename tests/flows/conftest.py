@@ -1,0 +1,118 @@
+"""Small DVC projects of shell commands, and a Prefect server for the session."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+import flows.telemetry  # noqa: F401
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class DemoProject:
+    """A DVC project in the current folder whose stages leave a line in ran.txt each time that they run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, stages: dict[str, object], params: dict[str, object] | None = None) -> None:
+        (self.root / "params.yaml").write_text(yaml.safe_dump(params or {}, sort_keys=False))
+        (self.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+
+    def list_ran(self) -> list[str]:
+        """Name the stages that ran since the last call."""
+        path = self.root / "ran.txt"
+        names = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return names
+
+    def dvc(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["dvc", *arguments], cwd=self.root, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+
+def stage(command: str, *, deps: list[str] | None = None, out: str, **more: object) -> dict[str, object]:
+    return {"cmd": f'echo "$DVC_STAGE" >> ran.txt; {command}', "deps": deps or [], "outs": [out], **more}
+
+
+DIAMOND: dict[str, object] = {
+    # written last stage first, as the order must come from the graph
+    "report": stage("cat model-*.txt > report.txt", deps=["model-small.txt", "model-large.txt"], out="report.txt"),
+    "train": {
+        "foreach": "${sizes}",
+        "do": stage(
+            "echo 'size ${item}' && cat numbers.txt > model-${key}.txt && echo ${item} ${rate} >> model-${key}.txt",
+            deps=["numbers.txt"],
+            out="model-${key}.txt",
+            params=["rate", "sizes.${key}"],
+        ),
+    },
+    "collect": stage("cp source.txt numbers.txt", deps=["source.txt"], out="numbers.txt"),
+    "aside": stage("echo aside > aside.txt", out="aside.txt"),
+}
+DIAMOND_PARAMS: dict[str, object] = {"sizes": {"small": 1, "large": 2}, "rate": 0.5}
+
+
+@pytest.fixture(scope="session")
+def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project without stages, to be copied: making one takes a second."""
+    root = tmp_path_factory.mktemp("empty")
+    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def project(empty_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoProject:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(empty_project, tmp_path, dirs_exist_ok=True)
+    return DemoProject(tmp_path)
+
+
+@pytest.fixture
+def diamond(project: DemoProject) -> DemoProject:
+    """collect, then train@small and train@large, then report; and aside, which nothing depends on."""
+    project.write(DIAMOND, DIAMOND_PARAMS)
+    (project.root / "source.txt").write_text("1\n2\n")
+    return project
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server's API with an empty database."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()
+
+
+@pytest.fixture
+def make_sleeper(project: DemoProject) -> Callable[[], DemoProject]:
+    """A project whose second stage waits, with a child in the background."""
+
+    def make() -> DemoProject:
+        project.write(
+            {
+                "before": stage("echo 1 > before.txt", out="before.txt"),
+                "sleeper": stage(
+                    "sleep 600 & echo $! > child.pid; sleep 600; echo 1 > never.txt",
+                    deps=["before.txt"],
+                    out="never.txt",
+                ),
+                "after": stage("cp never.txt after.txt", deps=["never.txt"], out="after.txt"),
+            }
+        )
+        return project
+
+    return make
