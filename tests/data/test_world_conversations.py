@@ -18,6 +18,7 @@ from cambrian.data.world.conversations import (
     sample_conversation,
 )
 from cambrian.data.world.corpora import GeneratedCorpora
+from cambrian.data.world.pictures import count_things
 from cambrian.data.world.words import CLASSES
 from cambrian.interfaces import ParamsError
 from tests.data.test_world import WORLD
@@ -41,6 +42,7 @@ def recipe(**changes: object) -> Recipe:
     values = {
         "pictures": {"chart": 1.0},
         "questions": {"chart": {"value": 1.0, "extreme": 1.0}},
+        "min_things": 1,
         "turns": (3, 4),
         "listed_share": 0.0,
         "lettered_share": 0.0,
@@ -90,6 +92,12 @@ def test_a_recipe_that_never_fits_is_an_error_not_an_endless_loop() -> None:
         sample_conversation(np.random.default_rng(0), recipe(questions={"chart": {"colour": 1.0}}), WORLD)
 
 
+def test_pictures_have_at_least_so_many_things() -> None:
+    rng = np.random.default_rng(0)
+    full = [sample_conversation(rng, recipe(min_things=3), WORLD).picture for _ in range(10)]
+    assert [count_things(picture) for picture in full if picture is not None] == [3] * 10
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(ParamsError, match="unknown name 'chart'; did you mean 'charts'"):
         find_recipe("chart")
@@ -98,8 +106,8 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 def test_a_recipe_of_an_unknown_question_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "recipes.yaml"
     path.write_text(
-        "questions: {}\nrecipes:\n  odd: {pictures: {chart: 1}, questions: {chart: {valu: 1}}, turns: [1, 1], "
-        "listed_share: 0.0, lettered_share: 0.0}\n"
+        "questions: {}\nrecipes:\n  odd: {pictures: {chart: 1}, questions: {chart: {valu: 1}}, min_things: 1, "
+        "turns: [1, 1], listed_share: 0.0, lettered_share: 0.0}\n"
     )
     monkeypatch.setattr(conversations, "TABLE_PATH", path)
     with pytest.raises(ParamsError, match=r"recipes\.odd\.questions\.chart: unknown name 'valu'; did you mean 'value'"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from cambrian.data.world.config import CountRange
-from cambrian.data.world.pictures import Picture, kind_of, sample_picture
+from cambrian.data.world.pictures import Picture, count_things, kind_of, sample_picture
 from cambrian.data.world.questions import (
     NO,
     QUESTION_KINDS,
@@ -44,6 +44,8 @@ class Recipe(Params):
     """Weights of kinds of pictures; `none` is text only."""
     questions: dict[str, dict[str, float]]
     """For each kind of picture the weights of kinds of questions."""
+    min_things: int
+    """How many solids, bars or signs a picture has at least."""
     turns: CountRange
     """The least and the largest number of questions."""
     listed_share: float
@@ -115,7 +117,10 @@ def sample_conversation(rng: np.random.Generator, recipe: Recipe, config: WorldC
     least, most = recipe.turns
     number = int(rng.integers(least, most + 1))
     for _ in range(_MAX_TRIES):
-        conversation = sample_questions(rng, recipe, config, _sample_picture(rng, recipe, config), number)
+        picture = _sample_picture(rng, recipe, config)
+        if picture is not None and count_things(picture) < recipe.min_things:
+            continue
+        conversation = sample_questions(rng, recipe, config, picture, number)
         if len(conversation.exchanges) >= least:
             return conversation
     raise ParamsError(

@@ -113,6 +113,11 @@ def caption(picture: Picture) -> str:
             )
 
 
+def count_things(picture: Picture) -> int:
+    """How many solids, bars or signs a picture shows."""
+    return len(classes(picture))
+
+
 def classes(picture: Picture) -> list[str]:
     """The names of the classes that a picture shows."""
     match picture:

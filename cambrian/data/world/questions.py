@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cambrian.data.world.cards import Card
 from cambrian.data.world.charts import Chart
 from cambrian.data.world.facts import AREAS, SUMS
-from cambrian.data.world.pictures import Picture, caption, kind_of
+from cambrian.data.world.pictures import Picture, caption, count_things, kind_of
 from cambrian.data.world.scenes import Scene, Solid, distance, sample_scene
 from cambrian.data.world.words import (
     COLOURS,
@@ -318,17 +318,13 @@ def _ask_attribute(picture: Picture, config: SceneConfig) -> Iterator[Question]:
                     yield _yes_no("attribute", TEMPLATES["attribute"].format(name, colour), colour == solid.colour)
 
 
-def _count(picture: Picture) -> int:
-    return len(picture.solids if isinstance(picture, Scene) else _things(picture))
-
-
 def _most(picture: Picture, config: SceneConfig) -> int:
     return config.max_solids if isinstance(picture, Scene) else GRID_SIDE
 
 
 def _ask_count(picture: Picture, config: SceneConfig) -> Iterator[Question]:
     numbers = NUMBERS[1 : _most(picture, config) + 1]
-    yield _open("count", TEMPLATES["count"].format(NOUNS[kind_of(picture)]), NUMBERS[_count(picture)], numbers)
+    yield _open("count", TEMPLATES["count"].format(NOUNS[kind_of(picture)]), NUMBERS[count_things(picture)], numbers)
 
 
 def _ask_count_shape(picture: Picture, config: SceneConfig) -> Iterator[Question]:
@@ -343,7 +339,7 @@ def _ask_count_shape(picture: Picture, config: SceneConfig) -> Iterator[Question
 def _ask_number_is(picture: Picture, config: SceneConfig) -> Iterator[Question]:
     for number in range(1, _most(picture, config) + 1):
         text = TEMPLATES["number-is"].format(NOUNS[kind_of(picture)], NUMBERS[number])
-        yield _yes_no("number-is", text, number == _count(picture))
+        yield _yes_no("number-is", text, number == count_things(picture))
 
 
 def _ask_column(picture: Picture, config: SceneConfig) -> Iterator[Question]:
