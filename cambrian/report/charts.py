@@ -87,7 +87,7 @@ def draw_image_panel() -> Drawing:
             y=y,
             x=alt.X("score:Q", title=_POINTS),
             color=colour,
-            shape=alt.Shape("condition:N", scale=_scale((scale[0], ["circle", "diamond", "stroke"])), title=None),
+            shape=alt.Shape("condition:N", scale=_scale((scale[0], ["circle", "diamond", "square"])), title=None),
             tooltip=_tooltip("face", "benchmark", "condition", "score"),
         )
     )
@@ -114,7 +114,7 @@ def draw_correlations() -> Drawing:
     y = alt.Y("other:N", sort=_by("other_place"), title=None)
     colour = alt.Color(
         "correlation:Q",
-        scale=alt.Scale(domain=[-1, 0, 1], range=["#d55e00", "#f6f8fa", "#0072b2"]),
+        scale=alt.Scale(domain=[-1, 0, 1], range=["#d55e00", "#f6f8fa", "#0072b2"], interpolate="rgb"),
         legend=alt.Legend(title="correlation", orient="right"),
     )
     cells = _chart(width=360, height=360).mark_rect().encode(x=x, y=y, color=colour)
@@ -226,7 +226,7 @@ def draw_sources() -> Drawing:
     rings = []
     for ring, (inner, outer) in enumerate(((45, 85), (90, 135))):
         base = _chart(width=300, height=300).transform_filter(f"datum.ring === {ring}")
-        theta = alt.Theta("thousands:Q", stack="zero")
+        theta = alt.Theta("percent:Q", stack="zero")
         order = alt.Order("order:Q")
         arcs = base.mark_arc(innerRadius=inner, outerRadius=outer, stroke="#ffffff", strokeWidth=1).encode(
             theta=theta,
@@ -295,9 +295,9 @@ def draw_examples() -> Drawing:
         alt.Y("task:N", title=None, sort=_by("order")),
     )
     size = _chart(width=720, height=480)
-    images = size.mark_image(width=96, height=96, align="left", xOffset=-170).encode(x=x, y=y, url="image:N")
+    images = size.mark_image(width=96, height=96, align="left", xOffset=16).encode(x=x, y=y, url="image:N")
     texts = size.transform_calculate(text=lines).mark_text(
-        align="left", baseline="middle", dx=-60, fontSize=11, lineBreak="\n", lineHeight=15
+        align="left", baseline="middle", dx=-55, dy=-30, fontSize=11, lineBreak="\n", lineHeight=15
     )
     return Drawing([images, texts.encode(x=x, y=y, text="text:N")], facet=None)
 
@@ -307,11 +307,12 @@ def draw_losses() -> Drawing:
     import altair as alt
 
     kinds = ["other runs", "final model", "no images", "random encoder"]
+    legend = alt.Legend(title=None, symbolOpacity=1, symbolStrokeWidth=3)
     base = _chart(width=640, height=260).encode(
         x=alt.X("step:Q", title="step"),
         y=alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False)),
         detail="run:N",
-        color=alt.Color("kind:N", scale=_scale((kinds, [MUTED, "#0072b2", "#e69f00", "#d55e00"])), title=None),
+        color=alt.Color("kind:N", scale=_scale((kinds, [MUTED, "#0072b2", "#e69f00", "#d55e00"])), legend=legend),
         tooltip=_tooltip("run", "step", "loss"),
     )
     others = base.transform_filter("datum.kind === 'other runs'").mark_line(strokeWidth=0.8, opacity=0.5)
