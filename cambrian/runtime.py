@@ -53,8 +53,8 @@ def run_stage(main: Callable[[], None]) -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
-    # Read when torch is imported, so a stage imports torch in main. Threads that wait by spinning cost a stage six times
-    # its CPU seconds and its time when other work shares the cores (measured: align, two threads, load of five).
+    # Read when torch is imported, so a stage imports torch in main. Threads that wait by spinning cost a stage six
+    # times its CPU seconds and its time when other work shares the cores (align, two threads, load of five).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     started = time.monotonic()
     try:
