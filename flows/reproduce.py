@@ -14,6 +14,7 @@ import argparse
 import signal
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
+from ruamel.yaml import YAML
 
 from flows.artifacts import (
     ArtifactPatternError,
@@ -212,15 +214,9 @@ def _is_flow_cancelled() -> bool:
 
 def _describe(command: str, params: dict[str, Any]) -> str:
     """Write a stage's command and params as Markdown."""
-    code = f"~~~~\n{command}\n~~~~\n"
-    if not params:
-        return code
-    rows = "".join(f"| `{name}` | `{_escape(value)}` |\n" for name, value in params.items())
-    return f"{code}\n| param | value |\n|---|---|\n{rows}"
-
-
-def _escape(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("`", "'").replace("\n", " ")
+    text = StringIO()
+    YAML().dump(params, text)
+    return f"~~~~\n{command}\n~~~~\n" + (f"\n~~~~\n{text.getvalue()}~~~~\n" if params else "")
 
 
 def _publish_overview(stages: Sequence[StageNode], states: dict[str, State[Any]], seconds: dict[str, float]) -> None:

@@ -134,7 +134,7 @@ def test_the_ui_shows_names_edges_log_command_and_params(diamond: DemoProject) -
     assert [upstream.id for upstream in tasks["train@small"].task_inputs["wait_for"]] == [tasks["collect"].id]
     note = notes[str(tasks["train@small"].id)]
     assert "cat numbers.txt > model-small.txt" in note
-    assert "| `rate` | `0.5` |" in note
+    assert "rate: 0.5\nsizes.small: 1" in note
     assert "size 1" in wait_for(lambda: read_log(run_id), lambda lines: "size 1" in lines)
 
 
