@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from cambrian.backbones.config import BackboneConfig
-from cambrian.backbones.prepare import prepare_backbone
 from cambrian.params import ParamsFiles
 from cambrian.runtime import RuntimeConfig, parse_arguments, run_stage
 
 
 def main() -> None:
     """Read what the backbone's name means at this scale and make its folder."""
+    from cambrian.backbones.config import BackboneConfig  # imports torch, which reads what run_stage sets
+    from cambrian.backbones.prepare import prepare_backbone
+
     args = parse_arguments(__doc__, name=str, corpora=Path, output=Path)
     files = ParamsFiles()
     prepare_backbone(
