@@ -77,11 +77,8 @@ def official_name(name: str) -> str:
 
 def official_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the model's tensors by the release's names, the encoders' left out."""
-    return {
-        official_name(name): tensor
-        for name, tensor in unique_tensors(model).items()
-        if not name.startswith("encoders.")
-    }
+    tensors = unique_tensors(model)
+    return {official: tensors[ours] for official, ours in our_names(model).items()}
 
 
 def our_names(model: nn.Module) -> dict[str, str]:
@@ -90,12 +87,17 @@ def our_names(model: nn.Module) -> dict[str, str]:
     return {official_name(name): name for name in names}
 
 
-def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], *, where: Path) -> None:
-    """Compare names and shapes, all of them.
+def match_names(model: nn.Module, found: Mapping[str, tuple[int, ...]], *, where: Path) -> dict[str, str]:
+    """Return our name of every tensor of a checkpoint, which has the release's names or ours, after checking it.
 
     Raises:
         ArtifactError: names the tensors that are missing, left over or of another shape.
     """
+    names = our_names(model)
+    if not any(name in names for name in found):
+        names = {ours: ours for ours in names.values()}
+    tensors = unique_tensors(model)
+    expected = {name: tuple(tensors[ours].shape) for name, ours in names.items()}
     missing = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     extra = [f"{name} is not part of the model" for name in sorted(found.keys() - expected.keys())]
     misshapen = [
@@ -107,6 +109,7 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
         raise ArtifactError(
             f"{where}: {'; '.join(faults)}. The weights and config.json are not of one model: download both again"
         )
+    return names
 
 
 def read_checkpoint(
@@ -114,15 +117,15 @@ def read_checkpoint(
 ) -> MultimodalModel:
     """Read a released model's folder (`config.json`, and safetensors or .bin, sharded or not), strictly.
 
-    Every tensor is converted to `dtype`; one file is open at a time. The encoders are used as they come.
+    The tensors may have the release's names or ours (`convert_checkpoint` writes both). Every tensor is converted to
+    `dtype`; one file is open at a time. The encoders are used as they come.
 
     Raises:
         ArtifactError: a file is missing or broken, or a tensor is missing, left over or of another shape.
     """
     model = build_release_model(read_config(folder), encoders=encoders, shapes=shapes)
     shards = open_shards(folder)
-    names = our_names(model)
-    check_shapes(shapes_of(official_tensors(model)), shards.shapes, where=folder)
+    names = match_names(model, shards.shapes, where=folder)
     for tensors in shards:
         ours = {names[name]: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}
         model.load_state_dict(ours, strict=False, assign=True)
@@ -152,11 +155,6 @@ def write_checkpoint(folder: Path, model: MultimodalModel, config: ReleaseConfig
         writer.write(shard)
     writer.finish()
     write_config(folder, config)
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes alone."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _rename(name: str, rules: Sequence[tuple[str, str]], *, whole: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isqrt
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
@@ -12,13 +13,14 @@ from cambrian.artifacts import read_json, write_json
 from cambrian.interfaces import ArtifactError, ParamsError
 from cambrian.models.config import AggregatorsConfig, SVAConfig
 from cambrian.models.connector import FeatureShape
-from cambrian.params import look_up, parse_block
+from cambrian.params import look_up, parse_block, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 CONFIG_NAME = "config.json"
+
+_RELEASED_PATH = Path(__file__).with_name("released.yaml")
 
 NUM_HEADS = 16
 """Of every aggregator; the release has it in its code, not in its configs."""
@@ -132,6 +134,16 @@ def read_config(folder: Path) -> ReleaseConfig:
         ArtifactError: it is missing, is no JSON, or describes a model that this project cannot build.
     """
     return parse_config(read_json(folder / CONFIG_NAME), where=str(folder / CONFIG_NAME))
+
+
+def read_released(name: str) -> ReleaseConfig:
+    """Read what `released.yaml` knows of a released model's `config.json`.
+
+    Raises:
+        ParamsError: there is no such model; the message names the nearest.
+    """
+    models = {key: values for key, values in read_yaml(_RELEASED_PATH).items() if not key.startswith("_")}
+    return parse_config(look_up(models, name, where=str(_RELEASED_PATH)), where=name)
 
 
 def write_config(folder: Path, config: ReleaseConfig) -> None:
