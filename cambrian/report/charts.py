@@ -24,14 +24,14 @@ VEGALITE_VERSION = "5.21"
 INK, GRID, MUTED = "#24292f", "#d0d7de", "#8b949e"
 """Colours of text, lines and what stands behind; a page may replace them by its own for a dark background."""
 
-PUBLISHED_COLOUR, REPRODUCED_COLOUR = MUTED, "#0072b2"
+PUBLISHED_COLOUR, REPRODUCED_COLOUR = MUTED, "#1a7fc1"
 FACE_SCALE = (["published", "reproduced"], [PUBLISHED_COLOUR, REPRODUCED_COLOUR])
 GROUP_SCALE = (
     ["General", "Knowledge", "OCR & Chart", "Vision-Centric"],
-    ["#0072b2", "#e69f00", "#009e73", "#cc79a7"],
+    ["#1a7fc1", "#e69f00", "#009e73", "#cc79a7"],
 )
-DATA_SCALE = (list(CATEGORIES), ["#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#b3a300"])
-ENCODER_SCALE = (["language-supervised", "self-supervised", "other"], ["#0072b2", "#d55e00", "#009e73"])
+DATA_SCALE = (list(CATEGORIES), ["#56b4e9", "#1a7fc1", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#b3a300"])
+ENCODER_SCALE = (["language-supervised", "self-supervised", "other"], ["#1a7fc1", "#d55e00", "#009e73"])
 
 CONFIG: dict[str, Any] = {
     "background": "transparent",
@@ -73,7 +73,7 @@ def draw_image_panel() -> Drawing:
 
     order = alt.EncodingSortField(field="order", op="min", order="descending")
     y = alt.Y("benchmark:N", sort=order, title=None)
-    scale = (["with image", "without image", "chance"], ["#0072b2", "#e69f00", MUTED])
+    scale = (["with image", "without image", "chance"], ["#1a7fc1", "#e69f00", MUTED])
     colour = alt.Color("condition:N", scale=_scale(scale), title=None)
     bars = (
         _chart(width=260, height=300)
@@ -114,7 +114,7 @@ def draw_correlations() -> Drawing:
     y = alt.Y("other:N", sort=_by("other_place"), title=None)
     colour = alt.Color(
         "correlation:Q",
-        scale=alt.Scale(domain=[-1, 0, 1], range=["#d55e00", "#f6f8fa", "#0072b2"], interpolate="rgb"),
+        scale=alt.Scale(domain=[-1, 0, 1], range=["#d55e00", "#f6f8fa", "#1a7fc1"], interpolate="rgb"),
         legend=alt.Legend(title="correlation", orient="right"),
     )
     cells = _chart(width=360, height=360).mark_rect().encode(x=x, y=y, color=colour)
@@ -168,7 +168,7 @@ def draw_gap() -> Drawing:
 
     x = alt.X("setting:N", sort=_by("place"), title=None, axis=alt.Axis(labelAngle=-30))
     y = alt.Y("score:Q", title=_POINTS, scale=alt.Scale(zero=False))
-    colour = alt.Color("model:N", scale=_scale((["OpenAI CLIP", "DINOv2"], ["#0072b2", "#d55e00"])), title=None)
+    colour = alt.Color("model:N", scale=_scale((["OpenAI CLIP", "DINOv2"], ["#1a7fc1", "#d55e00"])), title=None)
     dash = alt.StrokeDash("face:N", scale=_scale((FACE_SCALE[0], [[4, 3], [1, 0]])), title=None)
     base = _chart(width=200, height=230).encode(x=x, y=y, color=colour)
     lines = base.mark_line(strokeWidth=1.8).encode(strokeDash=dash)
@@ -244,7 +244,7 @@ def draw_cumulative() -> Drawing:
     """Figure 17."""
     import altair as alt
 
-    caps = (["no cap", "450k", "350k", "250k", "150k"], [INK, "#0072b2", "#009e73", "#e69f00", "#d55e00"])
+    caps = (["no cap", "450k", "350k", "250k", "150k"], [INK, "#1a7fc1", "#009e73", "#e69f00", "#d55e00"])
     lines = (
         _chart(width=330, height=240)
         .mark_line(strokeWidth=2)
@@ -273,7 +273,7 @@ def draw_final() -> Drawing:
     bars = bars.encode(
         y=y,
         x=x,
-        color=alt.Color("kind:N", scale=_scale((kinds, [MUTED, "#0072b2", "#e69f00"])), title=None),
+        color=alt.Color("kind:N", scale=_scale((kinds, [MUTED, "#1a7fc1", "#e69f00"])), title=None),
         tooltip=_tooltip("model", "kind", "category", "score"),
     )
     labels = (
@@ -312,7 +312,7 @@ def draw_losses() -> Drawing:
         x=alt.X("step:Q", title="step"),
         y=alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False)),
         detail="run:N",
-        color=alt.Color("kind:N", scale=_scale((kinds, [MUTED, "#0072b2", "#e69f00", "#d55e00"])), legend=legend),
+        color=alt.Color("kind:N", scale=_scale((kinds, [MUTED, "#1a7fc1", "#e69f00", "#d55e00"])), legend=legend),
         tooltip=_tooltip("run", "step", "loss"),
     )
     others = base.transform_filter("datum.kind === 'other runs'").mark_line(strokeWidth=0.8, opacity=0.5)

@@ -1,0 +1,160 @@
+"""One small world of results for the whole folder: every run but two, real-shaped data, drawn and published once."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cambrian.interfaces import CATEGORIES
+from cambrian.params import ParamsFiles
+from cambrian.report.config import BackboneMeaning, ReportConfig, read_tables_config
+from cambrian.report.draw import draw
+from cambrian.report.publish import publish
+from cambrian.report.published import read_published
+from cambrian.report.tabulate import tabulate
+from tests.report.fake import ROOT, write_replies, write_results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MISSING = ("sva-36", "midas-1200k")
+CONFIG = ReportConfig(min_standard_errors=2.0, seed_standard_deviation=1.4)
+
+
+@dataclass(frozen=True)
+class World:
+    root: Path
+    scale: str
+    rows: dict[str, Any]
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def tabulate(self, output: Path, results: Path | None = None) -> None:
+        backbones = {row.backbone: BackboneMeaning() for row in read_tables_config().backbones}
+        tabulate(
+            CONFIG,
+            runs=list(self.rows["runs"]),
+            backbones=backbones,
+            samples_per_record=1000,
+            scale=self.scale,
+            results=results or self.results,
+            data=self.data,
+            output=output,
+        )
+
+    def draw(self, output: Path, results: Path | None = None) -> None:
+        draw(
+            runs=list(self.rows["runs"]),
+            samples_per_record=1000,
+            scale=self.scale,
+            results=results or self.results,
+            data=self.data,
+            output=output,
+        )
+
+    def publish(self, tables: Path, figures: Path, output: Path) -> None:
+        publish(
+            rows=self.rows,
+            scale=self.scale,
+            tables=tables,
+            figures=figures,
+            data=self.data,
+            deviations=ROOT / "docs" / "deviations.md",
+            output=output,
+        )
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    files = ParamsFiles(ROOT)
+    root = tmp_path_factory.mktemp("world")
+    write_data(root / "data")
+    runs = [run for run in files.rows("runs") if run not in MISSING]
+    write_results(root / "results", runs, scale="small")
+    write_replies(root / "results" / "cambrian-8b" / "replies.parquet", root / "data" / "benchmarks")
+    return World(root, "small", {"runs": files.rows("runs"), "adapters": files.rows("adapters")})
+
+
+@pytest.fixture(scope="session")
+def tables(world: World) -> Path:
+    world.tabulate(world.root / "tables")
+    return world.root / "tables"
+
+
+@pytest.fixture(scope="session")
+def figures(world: World) -> Path:
+    world.draw(world.root / "figures")
+    return world.root / "figures"
+
+
+@pytest.fixture(scope="session")
+def report(world: World, tables: Path, figures: Path) -> Path:
+    world.publish(tables, figures, world.root / "report")
+    return world.root / "report"
+
+
+def write_data(data: Path) -> None:
+    """Ledgers, verdicts and CV-Bench as the stages write them, as far as the report reads them."""
+    composition = read_published().tables["data_composition"]
+    kept = {str(row[1]): max(int(float(str(row[2]))), 1) for row in composition.rows if row[3]}
+    whole = {str(row[1]): max(int(float(str(row[2]))), 1) for row in composition.rows}
+    mixes = {"instruct-10m": whole, "instruct-7m": kept, "cap-150k": {name: min(n, 150) for name, n in whole.items()}}
+    mixes |= {"ratio-1": kept, "instruct-665k": kept}
+    assert {str(row[0]) for row in composition.rows} == set(CATEGORIES)
+    for name, counts in mixes.items():
+        sources = {source: {"in": count, "out": count, "dropped": {}} for source, count in counts.items()}
+        write_json(
+            data / "mixes" / name / "ledger.json", {"mix": name, "steps": [{"step": "select", "sources": sources}]}
+        )
+        leakage = {score: {"images": 100, "found": 7} for score in ("GQA", "CV-Bench-2D", "CV-Bench-3D")}
+        verdict = {
+            "mix": name,
+            "success": True,
+            "records": 10,
+            "images": 5,
+            "expectations": [{"success": True}],
+            "leakage": {"found_share": 0.07, "benchmarks": leakage},
+        }
+        write_json(data / "validated" / f"{name}.json", verdict)
+    step = {"step": "read", "in": 10, "out": 9, "dropped": {"malformed-json": 1}}
+    write_json(data / "clean" / "instruction" / "ledger.json", {"steps": [step]})
+    write_cvbench(data / "benchmarks")
+
+
+def write_cvbench(benchmarks: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(file, "PNG")
+    for score, tasks in {"CV-Bench-2D": ("Relation", "Count"), "CV-Bench-3D": ("Depth", "Distance")}.items():
+        rows = [
+            {
+                "idx": index,
+                "task": tasks[index % 2],
+                "image": {"bytes": file.getvalue(), "path": f"{index}.png"},
+                "question": "which one is closer",
+                "choices": ["red", "blue"],
+                "answer": "(A)" if index < 4 else "(B)",
+                "source": "solids",
+            }
+            for index in range(8)
+        ]
+        (benchmarks / score).mkdir(parents=True)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), benchmarks / score / "test.parquet")
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
