@@ -168,13 +168,14 @@ def _list_coverage(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> lis
         if table.number is not None:
             own = tables.get(table.id)
             reproduced, rows = (own["num_reproduced"], len(own["rows"])) if own else (0, 0)
+            absent = "held as data" if table.id in config.metadata else "not attempted"
             lines.append(
                 {
                     "what": f"Table {table.number}",
                     "order": [0, table.number],
                     "title": table.title,
                     "anchor": f"table-{table.id}" if own else None,
-                    "state": f"{reproduced} of {rows} rows" if own else "not attempted",
+                    "state": f"{reproduced} of {rows} rows" if own else absent,
                     "why": "" if own else (config.metadata | config.not_attempted)[table.id],
                 }
             )

@@ -9,10 +9,12 @@ import pytest
 
 from cambrian.report.analysis import box, correlate, join_cvbench, map_benchmarks
 from cambrian.report.config import read_findings_config, read_tables_config
+from cambrian.report.draw import read_figures_config
 from cambrian.report.findings import judge_effect
 from cambrian.report.published import AVERAGE, FIGURE_SCORE_NAMES, read_published
 from cambrian.report.scores import errors_of_means, means_of_scores
 from cambrian.report.tables import RANK_COLUMNS, rank
+from tests.report.fake import ROOT
 
 PUBLISHED = read_published()
 SCORE_TABLES = [
@@ -155,3 +157,13 @@ def test_findings_have_names_of_their_own_and_known_measures() -> None:
     assert len({finding.id for finding in findings}) == len(findings) > 25
     known = {*PUBLISHED.scores, *PUBLISHED.categories, AVERAGE, "Seeing"}
     assert {finding.measure for finding in findings} <= known
+
+
+def test_the_page_about_the_paper_names_every_table_figure_and_run() -> None:
+    text = (ROOT / "docs" / "paper.md").read_text()
+    config = read_tables_config()
+    runs = {row.run for table in config.scores.values() for row in [*table.rows, *table.added]}
+    tables = {table.id for table in PUBLISHED.tables.values() if table.number is not None}
+    names = {*runs, *tables, *read_figures_config()}
+    assert len(names) > 70
+    assert sorted(name for name in names if f"`{name}`" not in text and f"| {name} |" not in text) == []
