@@ -29,6 +29,9 @@ class LanguageModelShape(Params):
     rope_theta: float = Field(gt=0)
     initializer_range: float = Field(gt=0)
     """Standard deviation of every initial weight."""
+    query_key_std: float = Field(gt=0)
+    """Standard deviation of the initial query and key projections, which start equal: attention then begins as
+    likeness, a word finds the position that holds it, and retrieval forms within a few hundred steps. Ours."""
     tie_embeddings: bool
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cambrian.backbones.corpora import Document
-from cambrian.backbones.tokenizer import ASSISTANT, END, PAD, USER
+from cambrian.backbones.tokenizer import END, PAD, USER
 from cambrian.interfaces import IGNORE_LABEL
 
 _NUM_POOLED_BATCHES = 32
@@ -62,7 +62,7 @@ def encode_document(document: Document, ids: Mapping[str, int], *, reading: bool
     for number, turn in enumerate(document.turns):
         is_answer = turn.speaker == "gpt"
         words = _word_ids(turn.text.split(), ids) + ([ids[END]] if is_answer else [])
-        opening = [ids[ASSISTANT if is_answer else USER]] + [ids[PAD]] * (len(phrases) if number == 0 else 0)
+        opening = [] if is_answer else [ids[USER]] + [ids[PAD]] * (len(phrases) if number == 0 else 0)
         input_ids += opening + words
         labels += [IGNORE_LABEL] * len(opening) + (words if is_answer or reading else [IGNORE_LABEL] * len(words))
     return EncodedDocument(input_ids, labels, phrases)

@@ -84,7 +84,11 @@ def build_language_model(shape: LanguageModelShape, ids: dict[str, int], *, seed
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+        for layer in model.model.layers:
+            torch.nn.init.normal_(layer.self_attn.q_proj.weight, std=shape.query_key_std)
+            layer.self_attn.k_proj.weight.data.copy_(layer.self_attn.q_proj.weight)
+    return model
 
 
 def document_loss(model: "LlamaForCausalLM", batch: DocumentBatch) -> Float[Tensor, ""]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-PAD, UNKNOWN, USER, ASSISTANT, END = "<pad>", "<unk>", "<user>", "<assistant>", "<end>"
-SPECIAL_TOKENS = (PAD, UNKNOWN, USER, ASSISTANT, END)
+PAD, UNKNOWN, USER, END = "<pad>", "<unk>", "<user>", "<end>"
+SPECIAL_TOKENS = (PAD, UNKNOWN, USER, END)
 """In the order of their ids."""
 
 
@@ -38,7 +38,7 @@ def write_tokenizer(folder: Path, vocabulary: Sequence[str], *, max_num_tokens: 
         pad_token=PAD,
         unk_token=UNKNOWN,
         eos_token=END,
-        extra_special_tokens=[USER, ASSISTANT],
+        extra_special_tokens=[USER],
         padding_side="right",
         clean_up_tokenization_spaces=False,
         model_max_length=max_num_tokens,

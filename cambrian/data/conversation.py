@@ -30,16 +30,15 @@ class Template:
     image_end: str
     """Between an image and the text of its turn."""
     assistant: str
-    """Opens an assistant's turn; a prompt ends here."""
+    """Opens an assistant's turn, if anything does; a prompt ends here."""
     assistant_end: str
     """Closes an assistant's turn and is learned with it."""
 
 
 TEMPLATES = {
-    # ours: the tiny language models, whose vocabulary has one word for each of these
-    "turns": Template(
-        beginning="", user="<user>", user_end="", image_end="", assistant="<assistant>", assistant_end="<end>"
-    ),
+    # ours: the tiny language models, whose vocabulary has one word for each of these. Nothing stands between question
+    # and answer, so the answer is predicted at the question's last word, which names what is asked for.
+    "turns": Template(beginning="", user="<user>", user_end="", image_end="", assistant="", assistant_end="<end>"),
 }
 
 

@@ -37,6 +37,7 @@ LANGUAGE_MODEL = {
         "max_num_tokens": 64,
         "rope_theta": 10000.0,
         "initializer_range": 0.1,
+        "query_key_std": 0.1,
         "tie_embeddings": False,
     },
     "reading_share": 0.5,

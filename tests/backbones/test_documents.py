@@ -25,13 +25,13 @@ def words(ids: list[int]) -> str:
 def test_phrases_stand_after_the_first_user_and_only_answers_are_learned() -> None:
     encoded = encode_document(SEEN, IDS, reading=False)
     assert words(encoded.input_ids) == (
-        "<user> <pad> <pad> <pad> what cube <assistant> red <end> <user> what <assistant> blue ball <end>"
+        "<user> <pad> <pad> <pad> what cube red <end> <user> what blue ball <end>"
     )
-    assert words(encoded.labels) == "- - - - - - - red <end> - - - blue ball <end>"
+    assert words(encoded.labels) == "- - - - - - red <end> - - blue ball <end>"
 
 
 def test_reading_learns_every_word_but_the_openings() -> None:
-    assert words(encode_document(UNSEEN, IDS, reading=True).labels) == "- what cube - red <end>"
+    assert words(encode_document(UNSEEN, IDS, reading=True).labels) == "- what cube red <end>"
 
 
 def test_layout_is_that_of_training_conversations(corpora, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -49,7 +49,7 @@ def test_layout_is_that_of_training_conversations(corpora, tmp_path) -> None:  #
 
 
 def test_a_word_outside_the_vocabulary_is_named() -> None:
-    with pytest.raises(ValueError, match="'sphere' is not in the vocabulary of 10 words"):
+    with pytest.raises(ValueError, match="'sphere' is not in the vocabulary of 9 words"):
         encode_document(Document((("sphere",),), TURNS), IDS, reading=False)
 
 
@@ -73,7 +73,7 @@ def test_padding_stands_on_the_right_and_is_not_learned() -> None:
 
 def test_documents_without_phrases_make_a_batch() -> None:
     batch = collate_documents([encode_document(UNSEEN, IDS, reading=False)] * 2, pad_id=IDS["<pad>"])
-    assert embed_documents(batch, nn.Embedding(len(IDS), 4)).shape == (2, 6, 4)
+    assert embed_documents(batch, nn.Embedding(len(IDS), 4)).shape == (2, 5, 4)
 
 
 def test_an_epoch_has_every_document_once() -> None:

@@ -46,7 +46,7 @@ def test_a_language_model_is_the_same_twice_byte_for_byte(corpora: Path, tmp_pat
     first, second = (prepare(config, corpora, tmp_path / name) for name in ("a", "b"))
     assert digests(first) == digests(second)
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= set(digests(first))
-    assert read_language_model(first).get_input_embeddings().weight.shape == (10, 16)
+    assert read_language_model(first).get_input_embeddings().weight.shape == (9, 16)
 
 
 def test_another_name_or_seed_is_another_backbone(corpora: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_transformers_reads_the_folder_of_a_language_model(corpora: Path, tmp_pa
 
 def test_documents_longer_than_the_model_are_refused_and_leave_nothing(corpora: Path, tmp_path: Path) -> None:
     config = {**LANGUAGE_MODEL, "shape": {**LANGUAGE_MODEL["shape"], "max_num_tokens": 4}}
-    with pytest.raises(ValueError, match="the longest document has 7 tokens, max_num_tokens is 4"):
+    with pytest.raises(ValueError, match="the longest document has 6 tokens, max_num_tokens is 4"):
         prepare(config, corpora, tmp_path / "llm")
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def test_special_tokens_come_first() -> None:
-    assert token_ids(["a", "b"]) == {"<pad>": 0, "<unk>": 1, "<user>": 2, "<assistant>": 3, "<end>": 4, "a": 5, "b": 6}
+    assert token_ids(["a", "b"]) == {"<pad>": 0, "<unk>": 1, "<user>": 2, "<end>": 3, "a": 4, "b": 5}
 
 
 @pytest.mark.parametrize("word", ["two words", "<pad>", ""])
@@ -28,8 +28,8 @@ def test_transformers_reads_what_is_written(tmp_path: Path) -> None:
 
     write_tokenizer(tmp_path, ["a", "b."], max_num_tokens=64)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert tokenizer("<user> a\nb. <assistant>c<end>").input_ids == [2, 5, 6, 3, 1, 4]
-    assert tokenizer.decode([5, 6]) == "a b."
+    assert tokenizer("<user> a\nb. c<end>").input_ids == [2, 4, 5, 1, 3]
+    assert tokenizer.decode([4, 5]) == "a b."
     assert (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token) == ("<pad>", "<unk>", "<end>")
     assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2, 3, 4]
     assert tokenizer.model_max_length == 64

@@ -40,15 +40,15 @@ def test_only_the_answers_and_their_ends_are_learned() -> None:
     encoded = encode("<image>\nwhat colour", "red", "what", "blue blue")
     expected = [
         (USER, SKIP), (IMAGE, SKIP), (IMAGE, SKIP), (IMAGE, SKIP), (WHAT, SKIP), (COLOUR, SKIP),
-        (ASSISTANT, SKIP), (RED, RED), (END, END),
-        (USER, SKIP), (WHAT, SKIP), (ASSISTANT, SKIP), (BLUE, BLUE), (BLUE, BLUE), (END, END),
+        (RED, RED), (END, END),
+        (USER, SKIP), (WHAT, SKIP), (BLUE, BLUE), (BLUE, BLUE), (END, END),
     ]  # fmt: skip
     assert list(zip(encoded.input_ids, encoded.labels, strict=True)) == expected
     assert encoded.num_labels == 5
 
 
 def test_a_text_only_conversation_has_no_image_positions() -> None:
-    assert encode("what", "red").input_ids == [USER, WHAT, ASSISTANT, RED, END]
+    assert encode("what", "red").input_ids == [USER, WHAT, RED, END]
 
 
 def test_the_tag_may_stand_anywhere_in_its_turn_and_more_than_once() -> None:
@@ -57,7 +57,7 @@ def test_the_tag_may_stand_anywhere_in_its_turn_and_more_than_once() -> None:
 
 def test_an_image_may_come_in_a_later_turn() -> None:
     ids = encode("what", "red", "<image> what", "blue", num_image_positions=1).input_ids
-    assert ids == [USER, WHAT, ASSISTANT, RED, END, USER, IMAGE, WHAT, ASSISTANT, BLUE, END]
+    assert ids == [USER, WHAT, RED, END, USER, IMAGE, WHAT, BLUE, END]
 
 
 def test_a_leading_turn_of_the_assistant_is_left_out() -> None:

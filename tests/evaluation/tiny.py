@@ -18,7 +18,7 @@ from cambrian.evaluation.config import EvaluationConfig, PromptConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
-SPECIAL_WORDS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
+SPECIAL_WORDS = ("<pad>", "<unk>", "<user>", "<end>")
 WORDS = ("is", "it", "red", "blue", "what", "colour", "yes", "no", "?", "where", "left", "right")
 PROMPT = PromptConfig(
     question="{question}", choice_question="{question}", option="{text}", separator=" ", ocr_tokens=False

@@ -77,7 +77,7 @@ def test_an_image_is_decoded_once_and_other_epochs_see_the_same(tmp_path: Path, 
     assert first.images is not None
     assert second.images is not None
     assert (first.images.pixels[0] == second.images.pixels[0]).all()
-    assert (samples.num_samples, samples.num_tokens) == (2, 2 * 7)
+    assert (samples.num_samples, samples.num_tokens) == (2, 2 * 6)
 
 
 def test_the_memory_for_images_is_bounded_and_changes_nothing(pictures: Pictures) -> None:
