@@ -11,7 +11,7 @@ include telemetry.env
 export
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup setup-gpu lock check format test repro ui timings
+.PHONY: setup setup-gpu lock check format test repro ui ui-stop timings
 
 repro: setup ## the main job
 	dvc repro
@@ -47,6 +47,13 @@ lock: setup
 format: setup
 	ruff format .
 	ruff check --fix .
+
+ui: setup ## the run in Prefect's UI
+	python -m flows.server start --port $(PREFECT_PORT)
+	PREFECT_API_URL=http://127.0.0.1:$(PREFECT_PORT)/api python -m flows.reproduce
+
+ui-stop: setup
+	python -m flows.server stop
 
 timings: setup ## minutes per stage of the last run
 	python -m flows.timings

@@ -31,5 +31,5 @@ def test_transformers_reads_what_is_written(tmp_path: Path) -> None:
     assert tokenizer("<user> a\nb. c<end>").input_ids == [2, 4, 5, 1, 3]
     assert tokenizer.decode([4, 5]) == "a b."
     assert (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token) == ("<pad>", "<unk>", "<end>")
-    assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2, 3, 4]
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2, 3]
     assert tokenizer.model_max_length == 64

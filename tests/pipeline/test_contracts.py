@@ -83,17 +83,12 @@ def test_every_data_path_stands_in_the_command(stage: str) -> None:
 def test_no_code_asks_which_scale_it_is() -> None:
     files = sorted([*(ROOT / "cambrian").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
     assert len(files) > 40
-    found = []
-    for file in files:
-        previous = tokenize.NEWLINE
-        for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
-            is_docstring = token.type == tokenize.STRING and previous in (
-                tokenize.NEWLINE, tokenize.INDENT, tokenize.NL, tokenize.DEDENT, tokenize.ENCODING, tokenize.COMMENT,
-            )
-            words = set(re.findall(r"[a-z_]+", token.string.lower())) if token.type in (1, 3) else set()
-            if words & SCALE_WORDS and not is_docstring:
-                found.append(f"{file.relative_to(ROOT)}:{token.start[0]} {token.string[:60]}")
-            previous = token.type
+    found = [
+        f"{file.relative_to(ROOT)}:{token.start[0]} {token.string}"
+        for file in files
+        for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
+        if token.type in (tokenize.NAME, tokenize.STRING) and token.string.strip("\"'").lower() in SCALE_WORDS
+    ]
     assert not found, found
 
 

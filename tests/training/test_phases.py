@@ -102,9 +102,9 @@ def test_the_metrics_count_what_was_trained_on(world: Path, tmp_path: Path) -> N
     metrics = json.loads(at.metrics.read_text())
     curve = at.curve.read_text().splitlines() if at.curve else []
     # Nine positions of an image in three of four records; two questions and their answers, 5 + 2 and 1 + 4 words, in
-    # all, with user, assistant and end markers around each.
+    # all, with user and end markers around each.
     assert metrics == {
-        "records": 12, "steps": 6, "samples": 24, "tokens": 2 * (9 * 9 + 12 * (4 + 1 + 1 + 3 + 2 * 3)),
+        "records": 12, "steps": 6, "samples": 24, "tokens": 2 * (9 * 9 + 12 * (4 + 1 + 1 + 3 + 2 * 2)),
         "final_loss": float(curve[-1].split(",")[1]), "truncated_records": 0, "unusable_records": 0, "unusable": {},
     }  # fmt: skip
     assert curve[0] == "step,loss"
