@@ -32,6 +32,9 @@ class LanguageModelShape(Params):
     query_key_std: float = Field(gt=0)
     """Standard deviation of the initial query and key projections, which start equal: attention then begins as
     likeness, a word finds the position that holds it, and retrieval forms within a few hundred steps. Ours."""
+    value_output_std: float = Field(gt=0)
+    """Standard deviation of the initial value projections; the output projections start as their transpose, so that
+    attention begins by copying what it finds. Ours, as above."""
     tie_embeddings: bool
 
 

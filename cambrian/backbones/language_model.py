@@ -88,6 +88,8 @@ def build_language_model(shape: LanguageModelShape, ids: dict[str, int], *, seed
         for layer in model.model.layers:
             torch.nn.init.normal_(layer.self_attn.q_proj.weight, std=shape.query_key_std)
             layer.self_attn.k_proj.weight.data.copy_(layer.self_attn.q_proj.weight)
+            torch.nn.init.normal_(layer.self_attn.v_proj.weight, std=shape.value_output_std)
+            layer.self_attn.o_proj.weight.data.copy_(layer.self_attn.v_proj.weight.T)
     return model
 
 

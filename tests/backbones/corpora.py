@@ -38,6 +38,7 @@ LANGUAGE_MODEL = {
         "rope_theta": 10000.0,
         "initializer_range": 0.1,
         "query_key_std": 0.1,
+        "value_output_std": 0.1,
         "tie_embeddings": False,
     },
     "reading_share": 0.5,
