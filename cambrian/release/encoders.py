@@ -1,94 +1,143 @@
-"""The four encoders of the released models: as rows of data, and with the release's delivery of their tokens."""
+"""Every vision encoder of the paper, as rows of data, and with the release's delivery of their tokens."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from einops import rearrange
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from cambrian.interfaces import ArtifactError
-from cambrian.models.encoders import EncoderSpec, FeaturesConfig, ImageConfig, VisionEncoder, resize_map
+from cambrian.interfaces import ArtifactError, ParamsError
+from cambrian.models.encoders import EncoderSpec, VisionEncoder, resize_map
 from cambrian.models.torchvision_shim import declare_missing_operators
+from cambrian.params import Params, look_up, parse_block, read_yaml
+from cambrian.release.diffusion import build_diffusion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_CLIP_COLOUR = (122, 116, 104)
+_ROWS_PATH = Path(__file__).with_name("encoders.yaml")
+
+_Counts = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
+WeightNames = Literal["timm", "clip", "dinov2", "open-clip", "transformers", "diffusers"]
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderRow:
-    """One encoder of the release."""
+class Contradiction(Params):
+    """A cell of the paper's table that cannot be true."""
 
-    checkpoint: str
-    """The repository of its weights."""
-    weights: Literal["timm", "clip", "dinov2"]
-    """Whose names the tensors there have: timm's, or those of transformers' CLIP or DINOv2."""
+    printed: int | str | bool
+    reason: str = Field(min_length=20)
+
+
+class Positions(Params):
+    """An encoder's table of positions."""
+
+    kind: Literal["none", "fixed", "scale-factor"]
+    """Of a side of its own only, or resampled by `resample_positions`."""
+    trained_grid: int | None
+    """Places per side that it was trained on; null where there is no table."""
+
+
+class EncoderRow(Params):
+    """One encoder."""
+
+    group: Literal["language-supervised", "self-supervised", "other"]
+    """This, and the fields down to `patch`, in the paper's words."""
+    supervision: str
+    method: str
+    family: str
+    patch: int | None
+    released_as: str | None
+    """In the release's configs and scripts; null where its code has none of these."""
+    checkpoint: str | None
+    """The repository or address of its weights; null where nobody has published them."""
+    weights: WeightNames
+    """Whose names the tensors there have; see `to_timm_names`."""
     prefix: str
     """Before every name of the vision model there."""
+    library: Literal["timm", "transformers", "diffusers"]
+    """diffusers' U-Net is no dependency: `cambrian.release.diffusion` builds it, under the same names."""
     architecture: str
-    """In timm."""
+    """In timm; a class of the other libraries."""
     model_args: dict[str, Any]
     spec: EncoderSpec
+    resize_side: int = Field(gt=0)
+    """Pixels that the padded square is brought to before its middle is cut to the side of `spec`."""
+    side_multiple: int | None
+    """It takes every side that this divides; null where it takes only that of `spec`."""
+    num_prefix_tokens: int = Field(ge=0)
+    """Class token and registers, which are dropped."""
+    positions: Positions
+    strides: _Counts
+    """Pixels per place of every layer's map, a side."""
+    widths: _Counts
+    """Channels of every layer's map; they are joined."""
+    delivered_grid: int | None
+    """Places per side that every layer is interpolated to; null where it stays on its own."""
+    num_parameters: int = Field(gt=0)
+    contradictions: dict[str, Contradiction]
+    """By the column of the paper's table."""
 
+    @model_validator(mode="after")
+    def _one_of_each(self) -> EncoderRow:
+        if not len(self.spec.features.layers) == len(self.strides) == len(self.widths):
+            counts = (len(self.spec.features.layers), len(self.strides), len(self.widths))
+            raise ValueError("{} layers, {} strides and {} widths: one of each per layer".format(*counts))
+        if self.delivered_grid is None and len(self.strides) > 1:
+            raise ValueError("several layers need a delivered_grid that they are joined on")
+        return self
 
-def _spec(
-    side: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    colour: Sequence[int],
-    *,
-    layers: Sequence[int],
-    norm: bool,
-) -> EncoderSpec:
-    image = ImageConfig.model_validate({"side": side, "mean": mean, "std": std, "pad_colour": colour})
-    return EncoderSpec(image=image, features=FeaturesConfig(layers=tuple(layers), norm=norm))
+    @property
+    def hidden_dim(self) -> int:
+        """Channels of its features."""
+        return sum(self.widths)
 
+    @property
+    def native_grids(self) -> tuple[int, ...]:
+        """Places per side of every layer's map, at the side of `spec`."""
+        return tuple(self.spec.image.side // stride for stride in self.strides)
 
-RELEASED_ENCODERS = {
-    "siglip/CLIP-ViT-SO400M-14-384": EncoderRow(
-        checkpoint="timm/ViT-SO400M-14-SigLIP-384",
-        weights="timm",
-        prefix="visual.trunk.",
-        architecture="vit_so400m_patch14_siglip_384",
-        model_args={"num_classes": 0, "global_pool": ""},
-        # the release pads with CLIP's colour, a default argument that the released weights have learned
-        spec=_spec(384, (0.5,) * 3, (0.5,) * 3, _CLIP_COLOUR, layers=[-1], norm=True),
-    ),
-    "openai/clip-vit-large-patch14-336": EncoderRow(
-        checkpoint="openai/clip-vit-large-patch14-336",
-        weights="clip",
-        prefix="vision_model.",
-        architecture="vit_large_patch14_clip_quickgelu_336",
-        model_args={"num_classes": 0},
-        spec=_spec(336, _CLIP_MEAN, _CLIP_STD, _CLIP_COLOUR, layers=[-2], norm=False),
-    ),
-    "facebook/dinov2-giant-res378": EncoderRow(
-        checkpoint="facebook/dinov2-giant",
-        weights="dinov2",
-        prefix="",
-        architecture="vit_giant_patch14_dinov2",
-        model_args={"num_classes": 0, "img_size": 378},
-        spec=_spec(378, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (123, 116, 103), layers=[-1], norm=True),
-    ),
-    "clip-convnext-XXL-multi-stage": EncoderRow(
-        checkpoint="laion/CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup",
-        weights="timm",
-        prefix="visual.trunk.",
-        architecture="convnext_xxlarge",
-        model_args={"num_classes": 0},
-        spec=_spec(1024, _CLIP_MEAN, _CLIP_STD, _CLIP_COLOUR, layers=[0, 1, 2, 3], norm=False),
-    ),
-}
-"""By the release's names.
+    @property
+    def grid(self) -> int:
+        """Places per side of its features."""
+        return self.native_grids[0] if self.delivered_grid is None else self.delivered_grid
 
-Source: release, `multimodal_encoder/`; the paper's table of its final models.
-"""
+    @property
+    def num_tokens(self) -> int:
+        """Features of an image."""
+        return self.grid**2
+
+    @property
+    def is_interpolated(self) -> bool:
+        """Whether any layer is brought to another grid than its own."""
+        return any(native != self.grid for native in self.native_grids)
+
+    def at_side(self, side: int, *, name: str) -> EncoderRow:
+        """Return the row for images of another side.
+
+        Raises:
+            ParamsError: the encoder cannot take them.
+        """
+        if side == self.spec.image.side:
+            return self
+        if self.side_multiple is None:
+            raise ParamsError(f"{name}: {side} px, but it takes {self.spec.image.side} px only; {self._why_fixed()}")
+        if side <= 0 or side % self.side_multiple:
+            below = side - side % self.side_multiple
+            near = ", ".join(str(value) for value in (below, below + self.side_multiple) if value > 0)
+            raise ParamsError(f"{name}: {side} px, but it takes multiples of {self.side_multiple} px; nearest: {near}")
+        image = self.spec.image.model_copy(update={"side": side})
+        spec = self.spec.model_copy(update={"image": image})
+        return self.model_copy(update={"spec": spec, "resize_side": side})
+
+    def _why_fixed(self) -> str:
+        if self.positions.trained_grid is None:
+            return "its positions are relative within this grid"
+        return f"its positions are learned, for {self.positions.trained_grid} x {self.positions.trained_grid} places"
 
 
 class DeliveringEncoder(VisionEncoder):
@@ -97,37 +146,114 @@ class DeliveringEncoder(VisionEncoder):
     A fine stage that is resized twice is not what the release's connector was trained on.
     """
 
-    def __init__(self, backbone: nn.Module, spec: EncoderSpec, *, side: int) -> None:
+    def __init__(self, backbone: nn.Module, spec: EncoderSpec, *, side: int, name: str = "the encoder") -> None:
         self.side = side
+        self.name = name
+        self.image_side = spec.image.side
         super().__init__(backbone, spec)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return Float[images, channels, side, side], layers joined along channels in their order."""
+        """Return Float[images, channels, side, side], layers joined along channels in their order.
+
+        Raises:
+            ValueError: the images have another side than the encoder was built for.
+        """
+        if pixels.shape[-2:] != (self.image_side, self.image_side):
+            found = " x ".join(str(size) for size in pixels.shape[-2:])
+            raise ValueError(
+                f"{self.name}: images of {found} px, but it was built for {self.image_side} x {self.image_side}; "
+                "bring them there, or build it with their side"
+            )
         maps: list[Tensor] = self.backbone.forward_intermediates(  # type: ignore[operator]
             pixels, indices=self.layers, norm=self.norm, output_fmt="NCHW", intermediates_only=True, stop_early=True
         )
         return torch.cat([resize_map(feature_map, self.side) for feature_map in maps], dim=1)
 
 
-def build_encoder(row: EncoderRow, *, side: int) -> DeliveringEncoder:
+class HiddenStates(nn.Module):
+    """A ViT of transformers whose hidden states are taken as timm's intermediates are."""
+
+    def __init__(self, model: nn.Module, *, num_prefix_tokens: int) -> None:
+        super().__init__()
+        self.model = model
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def forward_intermediates(self, pixels: Tensor, *, indices: Sequence[int], norm: bool, **_: object) -> list[Tensor]:
+        """Return the outputs of these blocks as maps, without the prefix tokens; no norm can be applied to them."""
+        if norm:
+            raise ValueError("hidden states of transformers are taken before any norm: set features.norm to false")
+        states = self.model(pixels, output_hidden_states=True).hidden_states[1:]  # the first is the embedding
+        patches = [states[index][:, self.num_prefix_tokens :] for index in indices]
+        return [rearrange(one, "b (h w) c -> b c h w", h=round(one.shape[1] ** 0.5)) for one in patches]
+
+
+def read_encoder_rows(section: Literal["study", "final", "extra"] | None = None) -> dict[str, EncoderRow]:
+    """Read the rows: `study` are the paper's table in its order, `final` the four of the final models in theirs.
+
+    Raises:
+        ParamsError: a row has a field that there is not, lacks one, or has a value of another type.
+    """
+    content = read_yaml(_ROWS_PATH)
+    sections = ("study", "final", "extra") if section is None else (section,)
+    return {
+        name: parse_block(EncoderRow, row, where=f"{_ROWS_PATH.name}: {part}.{name}")
+        for part in sections
+        for name, row in content[part].items()
+    }
+
+
+def build_published_encoder(
+    name: str, *, side: int | None = None, device: torch.device | str = "meta"
+) -> DeliveringEncoder:
+    """Build an encoder of the paper at full size with fresh weights, for images of its own side or another.
+
+    Raises:
+        ParamsError: there is no such encoder, or it cannot take images of that side.
+    """
+    row = look_up(read_encoder_rows(), name, where=_ROWS_PATH.name)
+    row = row if side is None else row.at_side(side, name=name)
+    with torch.device(device):
+        return build_encoder(row, side=row.grid, name=name)
+
+
+def build_encoder(row: EncoderRow, *, side: int, name: str = "the encoder") -> DeliveringEncoder:
     """Build an encoder with fresh weights on torch's current device; `side` is the grid that it delivers."""
-    declare_missing_operators()
-    import timm
-
-    return DeliveringEncoder(timm.create_model(row.architecture, **row.model_args), row.spec, side=side)
+    return DeliveringEncoder(_build_backbone(row), row.spec, side=side, name=name)
 
 
-def to_timm_names(
-    tensors: Mapping[str, Tensor], weights: Literal["timm", "clip", "dinov2"], *, grid: int
-) -> dict[str, Tensor]:
+def _build_backbone(row: EncoderRow) -> nn.Module:
+    if row.library == "timm":
+        declare_missing_operators()
+        import timm
+
+        sized = {"img_size": row.spec.image.side} if row.positions.kind == "scale-factor" else {}
+        backbone: nn.Module = timm.create_model(row.architecture, **row.model_args, **sized)
+        return backbone
+    if row.library == "transformers":
+        import transformers
+
+        build_model = getattr(transformers, row.architecture)
+        config = build_model.config_class(**row.model_args)
+        return HiddenStates(build_model(config, add_pooling_layer=False), num_prefix_tokens=row.num_prefix_tokens)
+    return build_diffusion(**row.model_args)
+
+
+RELEASED_ENCODERS = {row.released_as or name: row for name, row in read_encoder_rows("final").items()}
+"""The four of the final models, by the release's names.
+
+Source: release, `multimodal_encoder/`; the paper's table of its final models.
+"""
+
+
+def to_timm_names(tensors: Mapping[str, Tensor], weights: WeightNames, *, grid: int) -> dict[str, Tensor]:
     """Bring the tensors of an encoder's checkpoint to timm's names and shapes; `grid` is that of its input.
 
     Raises:
         ArtifactError: a tensor that such an encoder does not have.
     """
-    if weights == "timm":
+    if weights in ("timm", "transformers", "diffusers"):  # the backbone that is built has these names itself
         return dict(tensors)
-    rules = _CLIP_RULES if weights == "clip" else _DINOV2_RULES
+    rules = {"clip": _CLIP_RULES, "dinov2": _DINOV2_RULES, "open-clip": _OPEN_CLIP_RULES}[weights]
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         target = name
@@ -194,7 +320,21 @@ _DINOV2_RULES = (
     ("mlp.weights_out.", "mlp.fc2."),
     ("layernorm.", "norm."),
 )
+_OPEN_CLIP_RULES = (
+    ("class_embedding", "cls_token"),
+    ("positional_embedding", "pos_embed"),
+    ("conv1.", "patch_embed.proj."),
+    ("ln_pre.", "norm_pre."),
+    ("ln_post.", "norm."),
+    ("transformer.resblocks.", "blocks."),
+    ("ln_1.", "norm1."),
+    ("ln_2.", "norm2."),
+    ("attn.in_proj_", "attn.qkv."),
+    ("attn.out_proj.", "attn.proj."),
+    ("mlp.c_fc.", "mlp.fc1."),
+    ("mlp.c_proj.", "mlp.fc2."),
+)
 """Pieces of names as the published checkpoints have them, and timm's; applied in order."""
 
-_UNUSED = ("embeddings.mask_token", "embeddings.position_ids")
+_UNUSED = ("embeddings.mask_token", "embeddings.position_ids", "proj")
 """Tensors of the published checkpoints that no feature depends on."""
