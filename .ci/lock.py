@@ -8,6 +8,7 @@ every direct pin against its line in the lock.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -56,7 +57,7 @@ def check() -> None:
     if lines[0] != header():
         sys.exit("requirements.lock was not made from this pyproject.toml: run `make lock` and commit it")
     pinned = {normalise(line.split("==")[0]): line.split("==")[1] for line in lines[1:]}
-    for requirement in sum(dependency_tables().values(), []):
+    for requirement in itertools.chain(*dependency_tables().values()):
         name, version = requirement.split("==")
         name = normalise(name.split("[")[0])
         if pinned.get(name) != version:

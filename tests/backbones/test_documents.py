@@ -24,9 +24,7 @@ def words(ids: list[int]) -> str:
 
 def test_phrases_stand_after_the_first_user_and_only_answers_are_learned() -> None:
     encoded = encode_document(SEEN, IDS, reading=False)
-    assert words(encoded.input_ids) == (
-        "<user> <pad> <pad> <pad> what cube red <end> <user> what blue ball <end>"
-    )
+    assert words(encoded.input_ids) == ("<user> <pad> <pad> <pad> what cube red <end> <user> what blue ball <end>")
     assert words(encoded.labels) == "- - - - - - red <end> - - blue ball <end>"
 
 

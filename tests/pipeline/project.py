@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
@@ -16,6 +15,7 @@ from tests.pipeline.imports import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 PARTS = ("cambrian", "stages", "flows", "scales", "dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml")
 
