@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PARTS = ("cambrian", "stages", "flows", "scales", "dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml")
+PARTS = ("cambrian", "docs", "flows", "scales", "stages", "dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml")
 
 
 class Project:
