@@ -244,7 +244,7 @@ class SpatialTransformer(nn.Module):
     def forward(self, state: Tensor, prompt: Tensor) -> Tensor:
         """Return the map with this block's changes."""
         rows = state.shape[-2]
-        tokens = self.proj_in(rearrange(self.norm(state), "image dim row column -> image (row column) dim"))
+        tokens: Tensor = self.proj_in(rearrange(self.norm(state), "image dim row column -> image (row column) dim"))
         tokens = self.proj_out(self.transformer_blocks[0](tokens, prompt))
         return state + rearrange(tokens, "image (row column) dim -> image dim row column", row=rows)
 
@@ -268,8 +268,8 @@ class TransformerBlock(nn.Module):
         normed = self.norm1(tokens)
         tokens = tokens + self.attn1(normed, normed)
         tokens = tokens + self.attn2(self.norm2(tokens), prompt)
-        change = self.norm3(tokens)
-        for layer in self.ff["net"]:  # type: ignore[union-attr]
+        change: Tensor = self.norm3(tokens)
+        for layer in cast("nn.ModuleList", self.ff["net"]):
             change = layer(change)
         return tokens + change
 

@@ -222,8 +222,8 @@ def build_encoder(row: EncoderRow, *, side: int, name: str = "the encoder") -> D
 
 
 def _build_backbone(row: EncoderRow) -> nn.Module:
+    declare_missing_operators()  # timm needs torchvision, and so do some modules of transformers
     if row.library == "timm":
-        declare_missing_operators()
         import timm
 
         sized = {"img_size": row.spec.image.side} if row.positions.kind == "scale-factor" else {}
