@@ -137,6 +137,7 @@ def test_an_item_does_not_depend_on_how_many_there_are(built: Path) -> None:
 
 def test_the_datasets_library_reads_the_pictures(built: Path, tmp_path: Path) -> None:
     import datasets
+
     for name, column in (("GQA", "image"), ("MathVista-M", "decoded_image"), ("SEED-I", "image")):
         path = str(built / name / "test.parquet")
         data = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path))
