@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from tests.interrupts import listen_to_ctrl_c
 from tests.pipeline.imports import ROOT
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Project:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=listen_to_ctrl_c,
         )
         deadline = time.monotonic() + 300
         while not sign():

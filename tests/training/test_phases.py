@@ -25,6 +25,7 @@ from cambrian.params import parse_block
 from cambrian.runtime import RuntimeConfig
 from cambrian.training.config import ConnectorMeaning, Recipe, RunRow
 from cambrian.training.phases import Phase, Places, check_adapter, train_phase, use_device
+from tests.interrupts import listen_to_ctrl_c
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -289,7 +290,11 @@ def test_a_stage_that_is_stopped_in_the_middle_leaves_nothing(
     log = own_world / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            tiny.stage_command("align"), cwd=own_world, env=tiny.stage_environment(), stderr=stream
+            tiny.stage_command("align"),
+            cwd=own_world,
+            env=tiny.stage_environment(),
+            stderr=stream,
+            preexec_fn=listen_to_ctrl_c,
         )
         deadline = time.monotonic() + 60
         while "read:" not in log.read_text():  # the model is read, training begins
