@@ -3,9 +3,20 @@
 from collections.abc import Sequence
 
 from cambrian.models.aggregator import Aggregator
-from cambrian.models.config import ConnectorConfig, MLPConfig, ResamplerConfig, SVAConfig
+from cambrian.models.c_abstractor import CAbstractorConnector
+from cambrian.models.config import (
+    CAbstractorConfig,
+    ConnectorConfig,
+    LDPv2Config,
+    MLPConfig,
+    ProjectorConfig,
+    ResamplerConfig,
+    SVAConfig,
+)
 from cambrian.models.connector import Connector, FeatureShape
+from cambrian.models.ldp import LDPv2Connector
 from cambrian.models.mlp import MLPConnector
+from cambrian.models.projector import ProjectorConnector
 from cambrian.models.resampler import ResamplerConnector
 from cambrian.models.sva import SVAConnector
 
@@ -25,6 +36,21 @@ def build_connector(config: ConnectorConfig, shapes: Sequence[FeatureShape], *, 
                 hidden_dim=round(config.hidden_ratio * llm_dim),
                 llm_dim=llm_dim,
             )
+        case ProjectorConfig():
+            return ProjectorConnector(shapes, side=config.side, num_layers=config.num_layers, llm_dim=llm_dim)
+        case CAbstractorConfig():
+            return CAbstractorConnector(
+                shapes,
+                input_side=config.input_side,
+                side=config.side,
+                depth=config.depth,
+                dim=config.dim,
+                num_mlp_layers=config.num_mlp_layers,
+                input_positions=config.input_positions,
+                llm_dim=llm_dim,
+            )
+        case LDPv2Config():
+            return LDPv2Connector(shapes, input_side=config.input_side, side=config.side, llm_dim=llm_dim)
         case ResamplerConfig():
             return ResamplerConnector(
                 shapes,

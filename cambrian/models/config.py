@@ -49,6 +49,50 @@ class MLPConfig(GridLayout):
     """Width of the MLP's hidden layer over the LLM's width (1 in the release)."""
 
 
+class ProjectorConfig(GridLayout):
+    """Every encoder's map interpolated to one grid, joined along channels, through linear layers of the LLM's width.
+
+    Source: LLaVA; release, projector types `linear` and `mlp{n}x_gelu`.
+    """
+
+    kind: Literal["projector"]
+    num_layers: int = Field(gt=0)
+    """1 is `linear`, 2 is `mlp2x_gelu`: GELU stands between the layers."""
+
+
+class PoolingLayout(GridLayout):
+    """A grid of visual tokens that are pooled from a finer grid of features."""
+
+    input_side: int = Field(gt=0)
+    """Features per side that every encoder's map is interpolated to before pooling; a multiple of `side` (24 for 6 in
+    the paper's study of 576 to 36 tokens)."""
+
+
+class CAbstractorConfig(PoolingLayout):
+    """Convolutional blocks before and after average pooling, then an MLP.
+
+    Source: paper, table of spatial connectors; Honeybee, whose values are depth 3, width 1024, 2 layers and learned
+    positions.
+    """
+
+    kind: Literal["c-abstractor"]
+    depth: int = Field(gt=0)
+    """Blocks before the pooling, and as many after it."""
+    dim: int = Field(gt=0)
+    num_mlp_layers: int = Field(gt=0)
+    input_positions: Literal["none", "learned"]
+    """`learned` adds one vector per feature before the first block; `positions` are those of the visual tokens."""
+
+
+class LDPv2Config(PoolingLayout):
+    """Two point-wise layers of the LLM's width, average pooling, and a depth-wise convolution with a residual.
+
+    Source: paper, table of spatial connectors; MobileVLM V2.
+    """
+
+    kind: Literal["ldpv2"]
+
+
 class ResamplerConfig(Layout):
     """Learned queries that attend to the tokens of all encoders (Perceiver), without spatial order."""
 
@@ -88,7 +132,10 @@ class SVAConfig(GridLayout):
     in_llm: AggregatorsConfig | None
 
 
-ConnectorConfig = Annotated[MLPConfig | ResamplerConfig | SVAConfig, Field(discriminator="kind")]
+ConnectorConfig = Annotated[
+    MLPConfig | ProjectorConfig | CAbstractorConfig | LDPv2Config | ResamplerConfig | SVAConfig,
+    Field(discriminator="kind"),
+]
 
 
 class ModelConfig(Params):

@@ -42,6 +42,21 @@ class Connector(nn.Module, ABC):
         """Return the visual tokens; `features[k]` is Float[images, channels_k, grid_k, grid_k] of encoder k."""
 
 
+def check_pooling(*, input_side: int, side: int) -> None:
+    """Check that average pooling gives each visual token a cell of its own, the same size for all.
+
+    Raises:
+        ValueError: the grid of visual tokens does not divide the grid of features.
+    """
+    if input_side % side:
+        below = input_side - input_side % side
+        near = " or ".join(str(value) for value in (below, below + side) if value)
+        raise ValueError(
+            f"side {side} does not divide input_side {input_side}, so cells would overlap; expected a multiple of "
+            f"{side}: set input_side to {near}, or change side"
+        )
+
+
 class TokenLayout(nn.Module):
     """Norms visual tokens, gives them positions, and closes each row of a grid with a newline."""
 

@@ -11,8 +11,17 @@ from cambrian.models.tensor_files import load_tensors, read_tensors, unique_tens
 from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import look_up
 
-_CLASSES = {"llama": ("transformers.models.llama", "LlamaConfig", "LlamaForCausalLM")}
-"""By `model_type`: the module, and its classes of configuration and model."""
+_CLASSES = {
+    "llama": ("transformers.models.llama", "LlamaConfig", "LlamaForCausalLM"),  # Llama 3, Vicuna, Yi
+    "mistral": ("transformers.models.mistral", "MistralConfig", "MistralForCausalLM"),
+    "phi3": ("transformers.models.phi3", "Phi3Config", "Phi3ForCausalLM"),
+    "qwen2": ("transformers.models.qwen2", "Qwen2Config", "Qwen2ForCausalLM"),
+    "qwen3": ("transformers.models.qwen3", "Qwen3Config", "Qwen3ForCausalLM"),
+}
+"""By `model_type`: the module, and its classes of configuration and model. Only a model's own family is imported.
+
+The decoder layers of all of them hand unknown arguments on, as aggregators inside the LLM need.
+"""
 
 
 def read_language_model(folder: Path) -> nn.Module:

@@ -23,6 +23,13 @@ SVA = {
 CONNECTORS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "delivery": "unshuffle", "hidden_ratio": 1.0, **GRID},
     "interpolate": {"kind": "mlp", "delivery": "interpolate", "hidden_ratio": 2.0, **GRID},
+    "linear": {"kind": "projector", "num_layers": 1, **GRID},
+    "mlp2x-gelu": {"kind": "projector", "num_layers": 2, **GRID},
+    "c-abstractor": {
+        "kind": "c-abstractor", "input_side": 4, "depth": 2, "dim": 12, "num_mlp_layers": 2,
+        "input_positions": "learned", **GRID,
+    },
+    "ldpv2": {"kind": "ldpv2", "input_side": 6, **GRID},
     "resampler": {
         "kind": "resampler", "num_queries": 3, "depth": 2, "dim": 16, "num_heads": 2, "max_input_side": 4,
         "positions": "none", "output_norm": False,
