@@ -108,6 +108,8 @@ class ImageBatch:
     pixels: list[Float[Tensor, "images 3 side_k side_k"]]
     sizes: Int[Tensor, "images 2"]
     """Original width and height in pixels, which say what part of the padded square is the picture."""
+    features: list[Float[Tensor, "images channels_k grid_k grid_k"]] | None = None
+    """Every encoder's feature maps where they are known already; `pixels` is then empty."""
 
 
 @dataclass(slots=True)

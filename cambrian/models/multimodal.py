@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, Batch, ImageBatch, ImageSpec
+from cambrian.models.aggregator import Evidence
 from cambrian.models.config import AggregatorsConfig
 from cambrian.models.connector import Connector, TokenLayout
 from cambrian.models.encoders import VisionEncoder
 from cambrian.models.llm_aggregators import Vision, attach_aggregators
+from cambrian.models.packing import NO_MASK_NEEDED, Segments, find_segments, use_packed_attention
 
 PARTS = ("connector", "llm", "encoders")
 """What can be trained or stored apart; aggregators inside the LLM and newlines belong to the connector."""
@@ -52,6 +54,7 @@ class MultimodalModel(nn.Module):
         """A `...ForCausalLM` of transformers."""
         self.backbone_hashes = backbone_hashes
         """SHA-256 of the weights of the backbones that the model was built from, by name."""
+        use_packed_attention(llm)
         if in_llm is not None:
             layers = list(llm.get_submodule("model.layers").children())
             attach_aggregators(layers, aggregators, start=in_llm.start, stride=in_llm.stride)
@@ -89,23 +92,28 @@ class MultimodalModel(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch length vocabulary"]:
-        """Return the logits of every position; those of padding mean nothing."""
-        logits: Tensor = self.llm.lm_head(self._hidden_states(self.embed(batch)))
-        return logits
+        """Return the logits of every position; those of padding and of hidden cells are zeros."""
+        prompt = self.embed(batch)
+        logits: Tensor = self.llm.lm_head(self._hidden_states(prompt, find_segments(prompt.mask)))
+        flat = logits.new_zeros(prompt.mask.numel(), logits.shape[-1])
+        filled = flat.index_copy(0, prompt.mask.flatten().nonzero().squeeze(1), logits)
+        return filled.view(*prompt.mask.shape, -1)
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy over labelled positions, each predicted from the position before it.
+        """Return the mean cross-entropy over labelled positions, each predicted from the visible position before it.
 
-        The LLM's head runs on these positions only.
+        Only real tokens are computed, and the LLM's head runs on labelled positions only.
 
         Raises:
             ValueError: nothing in the batch is labelled (or only first positions, which nothing predicts).
         """
-        targets = batch.labels[:, 1:]
-        labelled = targets != IGNORE_LABEL
+        prompt = self.embed(batch)
+        segments = find_segments(prompt.mask)
+        targets = batch.labels[prompt.mask][1:]
+        labelled = (targets != IGNORE_LABEL) & ~segments.starts[1:]
         if not labelled.any():
             raise ValueError(f"no position of the batch is labelled: records {batch.record_ids}; drop them before")
-        hidden = self._hidden_states(self.embed(batch))[:, :-1][labelled]
+        hidden = self._hidden_states(prompt, segments)[:-1][labelled]
         return F.cross_entropy(self.llm.lm_head(hidden).float(), targets[labelled])
 
     def embed(self, batch: Batch) -> Prompt:
@@ -134,24 +142,25 @@ class MultimodalModel(nn.Module):
 
     def encode(self, images: ImageBatch) -> list[Tensor]:
         """Return every encoder's feature maps; frozen encoders keep nothing for a backward pass."""
+        if images.features is not None:
+            return images.features
         features = []
         for encoder, pixels in zip(self.encoders, images.pixels, strict=True):
             with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(encoder)):
                 features.append(encoder(pixels))
         return features
 
-    def _hidden_states(self, prompt: Prompt) -> Float[Tensor, "batch length dim"]:
-        """Run the LLM without its head and without a cache."""
-        # Padding on the right needs no mask: what comes later is never seen. Holes do (padding in an image, or left).
-        has_holes = bool((prompt.mask[:, 1:] & ~prompt.mask[:, :-1]).any())
+    def _hidden_states(self, prompt: Prompt, segments: Segments) -> Float[Tensor, "tokens dim"]:
+        """Run the LLM on one row of all real tokens, without its head and without a cache."""
         hidden: Tensor = self.llm.model(
-            inputs_embeds=prompt.embeddings,
-            attention_mask=prompt.mask if has_holes else None,
-            position_ids=positions_of(prompt.mask) if has_holes else None,
+            inputs_embeds=prompt.embeddings[prompt.mask][None],
+            attention_mask=NO_MASK_NEEDED,
+            position_ids=positions_of(prompt.mask)[prompt.mask][None],
             use_cache=False,
-            **vision_argument(prompt.vision),
+            segments=segments,
+            **vision_argument(_pack_vision(prompt.vision, prompt.mask)),
         ).last_hidden_state
-        return hidden
+        return hidden[0]
 
     def _check_images(self, found: int, images: ImageBatch | None) -> None:
         num_images = 0 if images is None else len(images.sizes)
@@ -176,6 +185,19 @@ def positions_of(mask: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch lengt
 def vision_argument(vision: Vision | None) -> dict[str, Vision]:
     """The argument that only an LLM with aggregators gets."""
     return {} if vision is None else {"vision": vision}
+
+
+def _pack_vision(vision: Vision | None, mask: Bool[Tensor, "batch length"]) -> Vision | None:
+    """What aggregators need to know when only the visible positions are there; hidden cells are left out."""
+    if vision is None:
+        return None
+    visible = mask.flatten()
+    kept = visible[vision.rows]
+    evidence = vision.evidence
+    if not kept.all():
+        evidence_mask = None if evidence.mask is None else evidence.mask[kept]
+        evidence = Evidence(evidence.features[kept], evidence_mask, evidence.context[kept])
+    return Vision(evidence, (visible.cumsum(dim=0) - 1)[vision.rows[kept]])
 
 
 def _is_trainable(module: nn.Module) -> bool:

@@ -73,6 +73,10 @@ class Recipe(Params):
     """Share of the records that may be left out, because they cannot be decoded or encoded, before the run fails."""
     image_cache_mib: int = Field(ge=0)
     """Memory for images that are decoded and resized once instead of every epoch; does not change results."""
+    feature_cache_mib: int = Field(ge=0)
+    """Memory for feature maps of frozen encoders, computed at an image's first use instead of every epoch; 0 encodes
+    every time. Pays where a phase has several epochs.
+    """
 
     @model_validator(mode="after")
     def _check_batch(self) -> Recipe:

@@ -89,6 +89,8 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     images = batch.images
     if images is not None:
         images = replace(images, pixels=[pixels.to(device) for pixels in images.pixels], sizes=images.sizes.to(device))
+        if images.features is not None:
+            images.features = [feature_map.to(device) for feature_map in images.features]
     return replace(
         batch,
         input_ids=batch.input_ids.to(device),

@@ -19,6 +19,7 @@ from cambrian.interfaces import ParamsError
 from cambrian.models.weights import build_model, load_weights, read_stored, write_model
 from cambrian.runtime import generator_seed, logged_step
 from cambrian.training.engine import LocalEngine
+from cambrian.training.features import FeatureCache
 from cambrian.training.loop import mean_final_loss, train
 from cambrian.training.optimizer import build_optimizers
 from cambrian.training.sampler import count_steps, iter_batches
@@ -138,6 +139,7 @@ def use_device(runtime: RuntimeConfig, seed: int) -> torch.device:
         raise ParamsError(f"runtime.device: found {runtime.device!r}, and this machine shows torch no such device")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are not repeatable
     torch.set_num_threads(runtime.threads)
+    torch.set_float32_matmul_precision(runtime.matmul_precision)
     # What torch.use_deterministic_algorithms does, without importing torch's compiler for its flag (1.2 s a process).
     torch._C._set_deterministic_algorithms(True, warn_only=False)
     # Filling costs 3% of a step, and nothing of ours reads memory that it has not written.
@@ -174,7 +176,21 @@ def _read_samples(
         max_length=recipe.max_length,
         max_unusable_share=recipe.max_unusable_share,
         image_cache_mib=recipe.image_cache_mib,
+        features=_cache_features(phase, model, recipe),
     )
+
+
+def _cache_features(phase: Phase, model: MultimodalModel, recipe: Recipe) -> FeatureCache | None:
+    """Where encoders do not learn and images come back, features are computed once."""
+    if "encoders" in phase.trained or recipe.feature_cache_mib == 0:
+        return None
+
+    @torch.no_grad()
+    def encode(pixels: list[torch.Tensor]) -> list[torch.Tensor]:
+        encoded = zip(model.encoders, pixels, strict=True)
+        return [encoder(views.to(next(encoder.parameters()).device)) for encoder, views in encoded]
+
+    return FeatureCache(encode, max_mib=recipe.feature_cache_mib)
 
 
 def _train(

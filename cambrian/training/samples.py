@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from cambrian.data.collate import collate
 from cambrian.data.conversation import encode_conversation, truncate
 from cambrian.data.images import decode_image, fit_image, normalise
-from cambrian.interfaces import IMAGE_PLACEHOLDER, ArtifactError, RecordError, Turn
+from cambrian.interfaces import IMAGE_PLACEHOLDER, ArtifactError, ImageBatch, RecordError, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from cambrian.data.conversation import Encoded, Template
     from cambrian.data.tokenizer import Tokenizer
     from cambrian.interfaces import Batch, ImageSpec, Record
+    from cambrian.training.features import FeatureCache
 
 _NUM_NAMED_RECORDS = 5
 _BYTES_PER_MIB = 1 << 20
@@ -27,6 +30,7 @@ _BYTES_PER_MIB = 1 << 20
 class FittedImage:
     """One image, padded and resized for every distinct spec, before normalisation: an eighth of its final memory."""
 
+    name: str
     pixels: dict[ImageSpec, np.ndarray]
     size: tuple[int, int]
 
@@ -54,7 +58,7 @@ class ImageCache:
         if name in self._images:
             return self._images[name]
         image = decode_image(self._read(name))
-        fitted = FittedImage({spec: fit_image(image, spec) for spec in self._specs}, image.size)
+        fitted = FittedImage(name, {spec: fit_image(image, spec) for spec in self._specs}, image.size)
         if fitted.num_bytes <= self._free_bytes:
             self._free_bytes -= fitted.num_bytes
             self._images[name] = fitted
@@ -80,7 +84,10 @@ class Samples:
         max_length: int,
         max_unusable_share: float,
         image_cache_mib: int,
+        features: FeatureCache | None,
     ) -> None:
+        """Take `features` where the encoders are frozen and images come back: batches then hold feature maps."""
+        self._features = features
         self._records = records
         self._specs = specs
         self._images = ImageCache(read_image, specs, max_bytes=image_cache_mib * _BYTES_PER_MIB)
@@ -121,8 +128,20 @@ class Samples:
         ids, encoded, fitted = zip(*usable, strict=True)
         self.num_samples += len(ids)
         self.num_tokens += sum(len(one.input_ids) for one in encoded)
-        views = [image and self._normalise(image) for image in fitted]
-        return collate(encoded, views, [image and image.size for image in fitted], self._tokenizer.pad_id, ids)
+        sizes = [image and image.size for image in fitted]
+        if self._features is None:
+            views = [image and self._normalise(image) for image in fitted]
+            return collate(encoded, views, sizes, self._tokenizer.pad_id, ids)
+        batch = collate(encoded, [None] * len(ids), sizes, self._tokenizer.pad_id, ids)
+        images = {image.name: image for image in fitted if image is not None}
+        if images:
+            names = [image.name for image in fitted if image is not None]
+            batch.images = ImageBatch(
+                pixels=[],
+                sizes=torch.tensor([images[name].size for name in names]),
+                features=self._features.read(names, lambda name: self._normalise(images[name])),
+            )
+        return batch
 
     def _encode(self, index: int) -> Encoded:
         if index in self._encoded:

@@ -14,7 +14,6 @@ from cambrian.artifacts import write_json
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, Batch, ImageBatch
 from cambrian.models.generation import generate
 from cambrian.models.multimodal import MultimodalModel, vision_argument
-from cambrian.models.padding import visible_cells
 from cambrian.release.checkpoints import official_tensors, read_checkpoint
 from cambrian.release.config import parse_config
 from cambrian.release.shards import write_shard
@@ -81,16 +80,13 @@ def test_aggregators_rewrite_the_image_after_the_official_layers(golden: "Golden
     batch = golden.batch([0])
     with torch.no_grad():
         golden.model(batch)
-        mask = golden.model.embed(batch).mask[0]
     for handle in handles:
         handle.remove()
-    assert batch.images is not None
-    kept = visible_cells(batch.images.sizes, golden.model.layout.side).flatten()
     names = [name for name in golden.tensors if name.endswith("_sample0")]
     assert names or "phi3" in golden.config["kind"]
     for name in names:
         found = outputs[name.removeprefix("inference.").removesuffix("_sample0")]
-        found = found[0][mask] if "layer_out" in name else found[kept]
+        found = found[0] if "layer_out" in name else found  # hidden cells are not computed at all
         torch.testing.assert_close(found, golden.tensors[name].reshape(found.shape), **TOLERANCE)
 
 

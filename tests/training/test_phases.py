@@ -42,7 +42,7 @@ CONNECTOR = parse_block(
     where="connector",
 ).root  # fmt: skip
 MODEL = ModelConfig(encoders=("eye",), connector=CONNECTOR, llm="tongue", template="turns")
-RUNTIME = RuntimeConfig(device="cpu", threads=1)
+RUNTIME = RuntimeConfig(device="cpu", threads=1, matmul_precision="highest")
 ROW = RunRow(
     encoders=["eye", "none"], llm="tongue", adapter="squares", mix="mix", recipe="tune", train_encoders=False,
     use_images=True, seed=0,
@@ -242,7 +242,7 @@ def test_a_device_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         return
     with pytest.raises(ParamsError, match=r"runtime\.device: found 'cuda'"):
-        use_device(RuntimeConfig(device="cuda", threads=1), 0)
+        use_device(RuntimeConfig(device="cuda", threads=1, matmul_precision="highest"), 0)
 
 
 def test_both_stages_run_one_after_the_other_and_again_to_the_same_bytes(own_world: Path) -> None:
@@ -306,3 +306,21 @@ def test_a_stage_that_is_stopped_in_the_middle_leaves_nothing(
         assert process.wait(timeout=30) == code
     assert not (own_world / "adapter").exists()
     assert not (own_world / "align.json").exists()
+
+
+def test_features_that_are_kept_train_the_same_model(world: Path, tmp_path: Path) -> None:
+    for size in (0, 1):
+        at = places(world, tmp_path / str(size))
+        train_phase(phase("connector", "llm"), MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
+    losses = [
+        [float(line.split(",")[1]) for line in (tmp_path / str(size) / "loss.csv").read_text().splitlines()[1:]]
+        for size in (0, 1)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_an_encoder_that_learns_is_asked_anew_at_every_step(world: Path, tmp_path: Path) -> None:
+    for size in (0, 1):
+        at = places(world, tmp_path / str(size))
+        train_phase(phase("connector", "llm", "encoders"), MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
+    assert hashes(tmp_path / "0" / "model") == hashes(tmp_path / "1" / "model")

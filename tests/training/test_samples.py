@@ -53,6 +53,7 @@ def make_samples(folder: Path, records: list[Record], pictures: Pictures, **chan
         "max_length": 64,
         "max_unusable_share": 0.5,
         "image_cache_mib": 1,
+        "features": None,
     }
     return Samples(records, pictures.read, **{**arguments, **changes})
 

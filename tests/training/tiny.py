@@ -51,6 +51,7 @@ RECIPE: dict[str, Any] = {
     "learning_rates": {"connector": 0.005, "llm": 0.005, "encoders": 0.001},
     "max_unusable_share": 0.2,
     "image_cache_mib": 1,
+    "feature_cache_mib": 1,
 }
 
 
@@ -159,7 +160,7 @@ def write_params(folder: Path, **recipe: Any) -> None:
         "runs": {"squares": run},
     }
     meanings = {
-        "runtime": {"device": "cpu", "threads": 1},
+        "runtime": {"device": "cpu", "threads": 1, "matmul_precision": "highest"},
         "llms": {"tongue": {"template": "turns"}},
         "connectors": {"mlp": connector},
         "recipes": {"tune": {**RECIPE, **recipe}},
