@@ -1,13 +1,38 @@
 """The spatial vision aggregator: queries that attend only to the features that lie in their own cell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from cambrian.models.window_products import project_normalised, read_windows, score_windows, standardise_windows
+
+Scored = tuple[Tensor, Callable[[Tensor], Tensor]]
+"""One encoder's Float[rows, heads, window] scores, and what reads its features by their shares of the attention."""
+
+
+@dataclass(slots=True)
+class Standardised:
+    """Evidence as every layer reads it: what does not depend on a layer is computed once for all of them."""
+
+    windows: list[Tensor]
+    """Float[rows, window, dim] per encoder: each feature with mean 0 and variance 1 over its channels."""
+    deviations: list[Tensor]
+    """Float[rows, window] per encoder: what each feature was divided by."""
+    contexts: Tensor
+    """Float[images, context_dim]: the global feature, once for all rows of an image."""
+    rows_per_context: Tensor | None
+    """Int[images]: how many consecutive rows share each context; None where it is one."""
+
+    def spread(self, contexts: Float[Tensor, "images dim"]) -> Float[Tensor, "rows dim"]:
+        """Repeat what was computed once per image for each of its rows."""
+        if self.rows_per_context is None:
+            return contexts
+        return contexts.repeat_interleave(self.rows_per_context, dim=0, output_size=len(self.windows[0]))
 
 
 @dataclass(slots=True)
@@ -20,6 +45,21 @@ class Evidence:
     """Bool[rows, features]: True where a feature may be attended to; None where all may."""
     context: Tensor
     """Float[rows, context_dim]: the image's global feature."""
+    rows: Tensor | None = None
+    """Int[rows]: which queries these rows are for; the others stay as they are. None where every query has a row."""
+    standardised: Standardised | None = None
+    """Made once by who gathers evidence for several aggregators; None lets each aggregator make its own."""
+
+    def standardise(self, window_lengths: Sequence[int], *, rows_per_context: Tensor | None = None) -> Standardised:
+        """Compute what all layers of the same windows share.
+
+        `rows_per_context` says how many consecutive rows have the same context; None makes no such assumption.
+        """
+        windows, deviations = standardise_windows(self.features, window_lengths)
+        contexts = self.context
+        if rows_per_context is not None:
+            contexts = contexts[rows_per_context.cumsum(0) - rows_per_context]
+        return Standardised(windows, deviations, contexts, rows_per_context)
 
 
 def rearrange_windows(
@@ -82,63 +122,102 @@ class AggregatorLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.output = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.GELU(), nn.Linear(dim, query_dim, bias=False))
 
-    def forward(self, queries: Float[Tensor, "rows query_dim"], evidence: Evidence) -> Float[Tensor, "rows query_dim"]:
+    def forward(
+        self,
+        queries: Float[Tensor, "rows query_dim"],
+        evidence: Standardised,
+        mask: Bool[Tensor, "rows features"] | None,
+    ) -> Float[Tensor, "rows query_dim"]:
         """Return the updated queries; the residual connection is inside."""
-        context = self.context_projection(evidence.context)
-        hidden = self.input_projection(torch.cat([queries, context], dim=-1))
-        hidden = self.norm(hidden + self._attend(hidden, evidence))
+        # the projection of [query; context] in two parts, because all queries of an image have the same context
+        from_query, from_context = self.input_projection.weight.split_with_sizes(
+            [queries.shape[1], self.context_projection.out_features], dim=1
+        )
+        context = F.linear(self.context_projection(evidence.contexts), from_context)
+        hidden = F.linear(queries, from_query) + evidence.spread(context)
+        hidden = self.norm(hidden + self._attend(hidden, evidence, mask))
         updated: Tensor = queries + self.output(hidden)
         return updated
 
-    def _attend(self, hidden: Float[Tensor, "rows dim"], evidence: Evidence) -> Float[Tensor, "rows dim"]:
-        """Attend to all windows at once, without ever projecting a feature.
-
-        The key of a feature x is W (gamma * x' + beta), where x' is x normalised, so its score against a query q is
-        (gamma * W^T q) . x' + q . W beta: the query is projected instead, once per encoder. Values likewise: the sum of
-        attended x' is projected. Per query this costs two matrices per encoder, however many features its window has.
-        """
-        queries = self._split_heads(self.query(hidden)) * self.head_dim**-0.5
-        features = self._normalise(evidence.features)
-        windows = features.split_with_sizes(self.window_lengths, dim=1)
-        matrix, offset = self._fold_norms(self.keys)
-        projected = torch.einsum("rhx,hxk->rhk", queries, matrix).chunk(len(windows), dim=2)
-        offsets = torch.einsum("rhx,ehx->rhe", queries, offset).chunk(len(windows), dim=2)
-        scores = torch.cat(
-            [
-                query @ window.transpose(1, 2) + shift
-                for query, window, shift in zip(projected, windows, offsets, strict=True)
-            ],
-            dim=2,
-        )
-        if evidence.mask is not None:
-            scores = scores.masked_fill(~evidence.mask[:, None], -torch.inf)
-        weights = scores.softmax(dim=-1).split_with_sizes(self.window_lengths, dim=-1)
-        read = torch.cat([weight @ window for weight, window in zip(weights, windows, strict=True)], dim=2)
-        shares = torch.stack([weight.sum(dim=-1) for weight in weights], dim=2)
-        matrix, offset = self._fold_norms(self.values)
-        attended = torch.einsum("rhk,hxk->rhx", read, matrix) + torch.einsum("rhe,ehx->rhx", shares, offset)
+    def _attend(
+        self, hidden: Float[Tensor, "rows dim"], evidence: Standardised, mask: Bool[Tensor, "rows features"] | None
+    ) -> Float[Tensor, "rows dim"]:
+        """Attend to the windows of all encoders at once."""
+        queries = self._split_heads(self.query(hidden) * self.head_dim**-0.5)
+        scored = [self._score(index, queries, evidence) for index in range(len(self.window_lengths))]
+        scores = torch.cat([scores for scores, _ in scored], dim=2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None], -torch.inf)
+        shares = scores.softmax(dim=-1).split_with_sizes(self.window_lengths, dim=2)
+        parts = [read(share) for (_, read), share in zip(scored, shares, strict=True)]
+        attended = sum(parts[1:], start=parts[0])
         output: Tensor = self.attention_output(attended.flatten(1))
         return output
 
-    def _normalise(self, features: Float[Tensor, "rows features dim"]) -> Float[Tensor, "rows features dim"]:
-        """Add the position tables and normalise; the norms' affine parts are folded into the projections."""
-        if len(self.window_positions):
-            no_position = features.new_zeros(1, features.shape[-1])
-            names = [_position_name(index) for index in range(len(self.window_lengths))]
-            features = features + torch.cat([self.window_positions.get(name, no_position) for name in names])
-        return F.layer_norm(features, features.shape[-1:])
-
-    def _fold_norms(
-        self, projections: nn.ModuleList
-    ) -> tuple[Float[Tensor, "heads head_dim joined"], Float[Tensor, "encoders heads head_dim"]]:
-        """Return matrices (encoders side by side) and offsets that make keys or values of normalised features."""
-        parameters = [dict(projection.named_parameters()) for projection in projections]
-        scale, shift, weight = (
-            torch.stack([named[name] for named in parameters]) for name in ("0.weight", "0.bias", "1.weight")
+    def _score(self, index: int, queries: Float[Tensor, "rows heads head_dim"], evidence: Standardised) -> "Scored":
+        """Score one encoder's features, by the cheaper of two ways to the same numbers."""
+        if self.window_lengths[index] == 1:
+            return self._score_feature(queries, evidence.windows[index][:, 0], self.keys[index], self.values[index])
+        table = self.window_positions[_position_name(index)]
+        return self._score_window(
+            queries, evidence.windows[index], evidence.deviations[index], table, self.keys[index], self.values[index]
         )
-        matrix = rearrange(weight * scale[:, None], "encoder (head x) dim -> head x (encoder dim)", head=self.num_heads)
-        offset = torch.einsum("eoc,ec->eo", weight, shift)
-        return matrix, offset.view(-1, self.num_heads, self.head_dim)
+
+    def _score_feature(
+        self, queries: Tensor, features: Float[Tensor, "rows dim"], keys: nn.Module, values: nn.Module
+    ) -> "Scored":
+        """A window of one feature: project it, which costs as much as projecting the query and is a tenth as wide."""
+        key, value = (
+            self._split_heads(project_normalised(features, *_parameters(projection))) for projection in (keys, values)
+        )
+        return (queries * key).sum(dim=-1, keepdim=True), lambda share: share * value
+
+    def _score_window(
+        self,
+        queries: Tensor,
+        windows: Float[Tensor, "rows window dim"],
+        deviations: Float[Tensor, "rows window"],
+        table: Float[Tensor, "window dim"],
+        keys: nn.Module,
+        values: nn.Module,
+    ) -> "Scored":
+        """A window of several features, none of which is ever projected, or normalised again for its position.
+
+        With x = a feature's standardised form, s its deviation, p its place's centred position and r the inverse
+        deviation of the sum, the key is W (gamma * r (s x + p) + beta). So its score against a query q is
+        r s (gamma * W^T q) . x + r (gamma * W^T q) . p + q . W beta: the query is projected, once for the window.
+        Values likewise: the attended sum of r (s x + p) is projected. The variance of the sum, 1 / r**2, is
+        s**2 + var(p) + 2 s cov(x, p), which needs one product per feature.
+        """
+        dim = windows.shape[2]
+        centred = table - table.mean(dim=1, keepdim=True)
+        (key, key_table, key_shift), (value, value_table, value_shift) = (
+            self._fold(centred, *_parameters(projection)) for projection in (keys, values)
+        )
+        products, covariances = score_windows(queries, key, windows, centred)
+        variances = deviations**2 + centred.square().mean(dim=1) + (2 / dim) * deviations * covariances
+        on_table = variances.rsqrt()[:, None]
+        on_feature = on_table * deviations[:, None]
+        scores = on_feature * products + on_table * torch.einsum("rhx,thx->rht", queries, key_table)
+        scores = scores + torch.einsum("rhx,hx->rh", queries, key_shift)[..., None]
+
+        def read(share: Float[Tensor, "rows heads window"]) -> Float[Tensor, "rows heads head_dim"]:
+            from_features = read_windows(share * on_feature, windows, value)
+            from_table = torch.einsum("rht,thx->rhx", share * on_table, value_table)
+            return from_features + from_table + share.sum(dim=-1, keepdim=True) * value_shift
+
+        return scores, read
+
+    def _fold(
+        self, table: Float[Tensor, "window dim"], scale: Tensor, shift: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what projects a feature, the projected position table and the projected shift, by heads."""
+        folded = weight * scale
+        return (
+            rearrange(folded, "(head x) dim -> head x dim", head=self.num_heads),
+            self._split_heads(table @ folded.T),
+            rearrange(weight @ shift, "(head x) -> head x", head=self.num_heads),
+        )
 
     def _split_heads(self, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows heads head_dim"]:
         return rows.view(len(rows), self.num_heads, self.head_dim)
@@ -158,6 +237,7 @@ class Aggregator(nn.Module):
         num_heads: int,
     ) -> None:
         super().__init__()
+        self.window_lengths = [side**2 for side in window_sides]
         self.layers = nn.ModuleList(
             AggregatorLayer(
                 query_dim=query_dim, dim=dim, context_dim=context_dim, window_sides=window_sides, num_heads=num_heads
@@ -166,14 +246,24 @@ class Aggregator(nn.Module):
         )
 
     def forward(self, queries: Float[Tensor, "rows query_dim"], evidence: Evidence) -> Float[Tensor, "rows query_dim"]:
-        """Return the queries after all layers."""
+        """Return the queries after all layers; those without evidence come back as they were."""
+        standardised = evidence.standardised or evidence.standardise(self.window_lengths)
+        seen = queries if evidence.rows is None else queries[evidence.rows]
         for layer in self.layers:
-            queries = layer(queries, evidence)
-        return queries
+            seen = layer(seen, standardised, evidence.mask)
+        return seen if evidence.rows is None else queries.index_copy(0, evidence.rows, seen)
 
 
 def _normed_linear(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim, bias=False))
+
+
+def _parameters(projection: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the norm's scale and shift and the projection's weight."""
+    norm, linear = projection.children()
+    assert isinstance(norm, nn.LayerNorm)
+    assert isinstance(linear, nn.Linear)
+    return norm.weight, norm.bias, linear.weight
 
 
 def _position_name(encoder: int) -> str:

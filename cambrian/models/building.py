@@ -72,6 +72,7 @@ def build_connector(config: ConnectorConfig, shapes: Sequence[FeatureShape], *, 
                 max_window_side=config.max_window_side,
                 llm_dim=llm_dim,
                 has_aggregators=config.in_llm is not None,
+                skip_hidden=config.hide_padding,
             )
 
 

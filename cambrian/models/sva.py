@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cambrian.models.aggregator import Aggregator, Evidence, rearrange_windows
 from cambrian.models.connector import Connector, FeatureShape, Visual
 from cambrian.models.encoders import resize_map
-from cambrian.models.padding import are_all_square, visible_windows
+from cambrian.models.padding import are_all_square, visible_cells, visible_windows
 
 
 class SVAConnector(Connector):
@@ -34,12 +34,19 @@ class SVAConnector(Connector):
         max_window_side: int,
         llm_dim: int,
         has_aggregators: bool,
+        skip_hidden: bool = False,
     ) -> None:
+        """Make the connector.
+
+        `skip_hidden` leaves out the queries whose cells lie in padding; their tokens are zero, so the layout must hide
+        them. What is visible does not change.
+        """
         super().__init__()
         self.side = side
         self.num_tokens = side**2
         self.group_sides = list(group_sides)
         self.has_aggregators = has_aggregators
+        self.skip_hidden = skip_hidden
         self.window_sides = [max(1, min(shape.grid // side, max_window_side)) for shape in shapes]
         """Features per side of a cell of the final grid, for each encoder."""
         self.map_sides = [side * window for window in self.window_sides]
@@ -72,7 +79,18 @@ class SVAConnector(Connector):
         groups = [
             self._run_group(index, evidence[side], images=len(context)) for index, side in enumerate(self.group_sides)
         ]
-        return Visual(self.output(torch.cat(groups, dim=-1)), evidence[self.side] if self.has_aggregators else None)
+        tokens = self._output(torch.cat(groups, dim=-1), self._rows(sizes, self.side))
+        return Visual(tokens, evidence[self.side] if self.has_aggregators else None)
+
+    def _output(
+        self, tokens: Float[Tensor, "images tokens dim"], rows: Int[Tensor, " rows"] | None
+    ) -> Float[Tensor, "images tokens llm_dim"]:
+        """Project to the LLM's width; tokens that are left out become zero."""
+        flat = tokens.flatten(0, 1)
+        projected: Tensor = self.output(flat if rows is None else flat[rows])
+        if rows is not None:
+            projected = projected.new_zeros(len(flat), projected.shape[1]).index_copy(0, rows, projected)
+        return projected.view(*tokens.shape[:2], -1)
 
     def _project(
         self, index: int, feature_map: Float[Tensor, "images channels grid grid"]
@@ -86,19 +104,38 @@ class SVAConnector(Connector):
     def _gather(
         self, maps: list[Tensor], context: Float[Tensor, "images dim"], sizes: Int[Tensor, "images 2"], side: int
     ) -> Evidence:
+        rows = self._rows(sizes, side)
+        windows = [rearrange_windows(feature_map, side) for feature_map in maps]
+        image = torch.arange(len(context), device=context.device).repeat_interleave(side**2)
         mask = None
         if not are_all_square(sizes):
             visible = [visible_windows(sizes, queries_per_side=side, window_side=w) for w in self._windows_of(side)]
             mask = torch.cat(visible, dim=1)
-        return Evidence(
-            features=torch.cat([rearrange_windows(feature_map, side) for feature_map in maps], dim=1),
-            mask=mask,
-            context=repeat(context, "images dim -> (images cells) dim", cells=side**2),
+            if rows is not None:
+                windows, mask, image = [window[rows] for window in windows], mask[rows], image[rows]
+        evidence = Evidence(features=torch.cat(windows, dim=1), mask=mask, context=context[image], rows=rows)
+        evidence.standardised = evidence.standardise(
+            [window.shape[1] for window in windows], rows_per_context=image.bincount(minlength=len(context))
         )
+        return evidence
+
+    def _rows(self, sizes: Int[Tensor, "images 2"], side: int) -> Int[Tensor, " rows"] | None:
+        """Return the cells of a grid on which a visible token depends; None where all are to be computed.
+
+        A group on a coarser or finer grid is interpolated, so a visible cell of the final grid also draws on cells
+        beside it that lie in padding.
+        """
+        if not self.skip_hidden or are_all_square(sizes):
+            return None
+        # bilinear interpolation reads the cells that lie less than one cell from where a final cell's centre falls
+        centres = (torch.arange(self.side, device=sizes.device) + 0.5) * side / self.side - 0.5
+        reads = ((centres[:, None] - torch.arange(side, device=sizes.device)).abs() < 1).float()
+        visible = visible_cells(sizes, self.side).float()
+        return (reads.T @ visible @ reads).flatten().nonzero().squeeze(1)
 
     def _run_group(self, index: int, evidence: Evidence, *, images: int) -> Float[Tensor, "images tokens dim"]:
-        queries = self.queries[index].expand(len(evidence.context), -1)
         side = self.group_sides[index]
+        queries = self.queries[index].expand(images * side**2, -1)
         tokens: Tensor = rearrange(
             self.groups[index](queries, evidence), "(images cells) dim -> images cells dim", images=images
         )
