@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,15 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def encode_png(width: int, height: int, *, depth: int, colour_type: int, levels: bytes) -> bytes:
+    """A PNG by hand, of kinds that Pillow reads and does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(levels)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
 
 def make_gradient(width: int, height: int) -> Image.Image:
@@ -38,9 +49,29 @@ def test_16_bit_grey_keeps_its_levels_instead_of_being_clipped() -> None:
     assert decoded[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_the_first_frame_of_an_animation_is_taken() -> None:
+@pytest.mark.parametrize(("colour_type", "levels"), [(2, (0, 32768, 65535)), (6, (0, 32768, 65535, 1000))])
+def test_16_bit_colour_keeps_its_levels(colour_type: int, levels: tuple[int, ...]) -> None:
+    row = b"\0" + struct.pack(f">{len(levels)}H", *levels)
+    decoded = decode_image(encode_png(1, 1, depth=16, colour_type=colour_type, levels=row))
+    assert decoded.getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_inks_of_a_cmyk_photograph_become_colours() -> None:
+    picture = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    decoded = decode_image(encode(picture, "JPEG", quality=100))
+    assert decoded.getpixel((4, 4)) == pytest.approx((255, 0, 0), abs=3)  # JPEG loses a little
+
+
+def test_floating_point_levels_are_refused_because_nobody_says_what_is_white() -> None:
+    with pytest.raises(RecordError, match="floating-point numbers: save it with 8 bits"):
+        decode_image(encode(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_frame_of_an_animation_is_taken(kind: str) -> None:
     first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
-    decoded = decode_image(encode(first, "GIF", save_all=True, append_images=[second]))
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    decoded = decode_image(encode(first, kind, save_all=True, append_images=[second], **lossless))
     assert decoded.getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -62,6 +93,51 @@ def test_an_image_that_would_fill_the_memory_is_undecodable(monkeypatch: pytest.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(RecordError, match="too many pixels"):
         decode_image(encode(make_gradient(12, 12)))
+
+
+def test_a_small_file_that_declares_enormous_sides_is_refused_before_it_is_unpacked() -> None:
+    bomb = encode_png(60_000, 60_000, depth=8, colour_type=2, levels=bytes(1000))
+    with pytest.raises(RecordError, match="too many pixels: Image size \\(3600000000 pixels\\)"):
+        decode_image(bomb)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_an_image_without_area_is_undecodable(size: tuple[int, int]) -> None:
+    with pytest.raises(RecordError, match="cannot be decoded: no known picture format, or no area"):
+        decode_image(encode_png(*size, depth=8, colour_type=2, levels=b""))
+
+
+def test_a_side_that_no_square_could_be_made_of_is_refused() -> None:
+    with pytest.raises(RecordError, match="100001 x 1 pixels, a side may have 100000: cut it into pieces"):
+        decode_image(encode(Image.new("RGB", (100_001, 1))))
+
+
+@pytest.mark.parametrize("size", [(50, 2), (3, 300), (401, 2), (1, 130), (130, 65), (63, 200)])
+@pytest.mark.parametrize("side", [1, 8, 70])
+def test_padding_by_bands_gives_the_bytes_of_padding_at_once(size: tuple[int, int], side: int) -> None:
+    spec = ImageSpec(side=side, mean=SPEC.mean, std=SPEC.std, pad_colour=(10, 20, 30))
+    picture = make_gradient(*size)
+    square = Image.new("RGB", (max(size), max(size)), spec.pad_colour)
+    square.paste(picture, ((max(size) - size[0]) // 2, (max(size) - size[1]) // 2))
+    expected = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
+    assert np.array_equal(fit_image(picture, spec), expected)
+
+
+def test_a_strip_of_200_to_1_is_fitted_without_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    new = Image.new
+
+    def keep_size(mode: str, size: tuple[int, int], *colour: Any) -> Image.Image:
+        made.append(size[0] * size[1])
+        return new(mode, size, *colour)
+
+    picture = make_gradient(20_000, 100)
+    monkeypatch.setattr(Image, "new", keep_size)
+    spec = ImageSpec(side=8, mean=SPEC.mean, std=SPEC.std, pad_colour=(10, 20, 30))
+    pixels = fit_image(picture, spec)
+    assert pixels[0, 0].tolist() == [10, 20, 30]
+    assert pixels[4].std() > 0
+    assert max(made) <= 64 * 20_000  # pixels; the square has 400 million
 
 
 def test_the_extra_pixel_of_an_odd_difference_lies_at_the_bottom() -> None:
