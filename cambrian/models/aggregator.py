@@ -88,6 +88,37 @@ def rearrange_windows(
     )
 
 
+@dataclass(slots=True)
+class _Folded:
+    """A norm's affine part and the projection after it, by heads, as they act on features, positions and the shift."""
+
+    weight: Float[Tensor, "heads head_dim dim"]
+    table: Float[Tensor, "window heads head_dim"]
+    shift: Float[Tensor, "heads head_dim"]
+
+    @classmethod
+    def of(cls, scale: Tensor, shift: Tensor, weight: Tensor, table: Tensor, *, num_heads: int) -> "_Folded":
+        """Fold `weight (scale * x + shift)`."""
+        folded = weight * scale
+        return cls(
+            rearrange(folded, "(head x) dim -> head x dim", head=num_heads),
+            rearrange(table @ folded.T, "window (head x) -> window head x", head=num_heads),
+            rearrange(weight @ shift, "(head x) -> head x", head=num_heads),
+        )
+
+    def table_scores(self, queries: Float[Tensor, "rows heads head_dim"]) -> Float[Tensor, "rows heads window"]:
+        return torch.einsum("rhx,thx->rht", queries, self.table)
+
+    def shift_scores(self, queries: Float[Tensor, "rows heads head_dim"]) -> Float[Tensor, "rows heads"]:
+        return torch.einsum("rhx,hx->rh", queries, self.shift)
+
+    def read_table(self, shares: Float[Tensor, "rows heads window"]) -> Float[Tensor, "rows heads head_dim"]:
+        return torch.einsum("rht,thx->rhx", shares.to(self.table.dtype), self.table)
+
+    def read_shift(self, shares: Float[Tensor, "rows heads window"]) -> Float[Tensor, "rows heads head_dim"]:
+        return shares.sum(dim=-1, keepdim=True).to(self.shift.dtype) * self.shift
+
+
 class AggregatorLayer(nn.Module):
     """One layer: every query is updated from the features of all encoders in its cell, in one attention.
 
@@ -103,6 +134,8 @@ class AggregatorLayer(nn.Module):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim {dim} does not divide into {num_heads} heads: change dim or num_heads")
+        self.is_fused = False
+        """Whether scores, softmax and read-out run in one Triton kernel (a CUDA device; the same numbers)."""
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.window_lengths = [side**2 for side in window_sides]
@@ -144,12 +177,15 @@ class AggregatorLayer(nn.Module):
     ) -> Float[Tensor, "rows dim"]:
         """Attend to the windows of all encoders at once."""
         queries = self._split_heads(self.query(hidden) * self.head_dim**-0.5)
-        scored = [self._score(index, queries, evidence) for index in range(len(self.window_lengths))]
-        scores = torch.cat([scores for scores, _ in scored], dim=2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None], -torch.inf)
-        shares = scores.softmax(dim=-1).split_with_sizes(self.window_lengths, dim=2)
-        parts = [read(share) for (_, read), share in zip(scored, shares, strict=True)]
+        if self.is_fused:
+            parts = self._read_fused(queries, evidence, mask)
+        else:
+            scored = [self._score(index, queries, evidence) for index in range(len(self.window_lengths))]
+            scores = torch.cat([scores for scores, _ in scored], dim=2)
+            if mask is not None:
+                scores = scores.masked_fill(~mask[:, None], -torch.inf)
+            shares = scores.softmax(dim=-1).to(queries.dtype).split_with_sizes(self.window_lengths, dim=2)
+            parts = [read(share) for (_, read), share in zip(scored, shares, strict=True)]
         attended = sum(parts[1:], start=parts[0])
         output: Tensor = self.attention_output(attended.flatten(1))
         return output
@@ -158,10 +194,7 @@ class AggregatorLayer(nn.Module):
         """Score one encoder's features, by the cheaper of two ways to the same numbers."""
         if self.window_lengths[index] == 1:
             return self._score_feature(queries, evidence.windows[index][:, 0], self.keys[index], self.values[index])
-        table = self.window_positions[_position_name(index)]
-        return self._score_window(
-            queries, evidence.windows[index], evidence.deviations[index], table, self.keys[index], self.values[index]
-        )
+        return self._score_window(queries, index, evidence)
 
     def _score_feature(
         self, queries: Tensor, features: Float[Tensor, "rows dim"], keys: nn.Module, values: nn.Module
@@ -172,15 +205,7 @@ class AggregatorLayer(nn.Module):
         )
         return (queries * key).sum(dim=-1, keepdim=True), lambda share: share * value
 
-    def _score_window(
-        self,
-        queries: Tensor,
-        windows: Float[Tensor, "rows window dim"],
-        deviations: Float[Tensor, "rows window"],
-        table: Float[Tensor, "window dim"],
-        keys: nn.Module,
-        values: nn.Module,
-    ) -> "Scored":
+    def _score_window(self, queries: Tensor, index: int, evidence: Standardised) -> "Scored":
         """A window of several features, none of which is ever projected, or normalised again for its position.
 
         With x = a feature's standardised form, s its deviation, p its place's centred position and r the inverse
@@ -189,35 +214,75 @@ class AggregatorLayer(nn.Module):
         Values likewise: the attended sum of r (s x + p) is projected. The variance of the sum, 1 / r**2, is
         s**2 + var(p) + 2 s cov(x, p), which needs one product per feature.
         """
-        dim = windows.shape[2]
-        centred = table - table.mean(dim=1, keepdim=True)
-        (key, key_table, key_shift), (value, value_table, value_shift) = (
-            self._fold(centred, *_parameters(projection)) for projection in (keys, values)
-        )
-        products, covariances = score_windows(queries, key, windows, centred)
-        variances = deviations**2 + centred.square().mean(dim=1) + (2 / dim) * deviations * covariances
-        on_table = variances.rsqrt()[:, None]
-        on_feature = on_table * deviations[:, None]
-        scores = on_feature * products + on_table * torch.einsum("rhx,thx->rht", queries, key_table)
-        scores = scores + torch.einsum("rhx,hx->rh", queries, key_shift)[..., None]
+        windows, deviations = evidence.windows[index], evidence.deviations[index]
+        table, key, value = self._fold(index)
+        products, covariances = score_windows(queries, key.weight, windows, table)
+        variances = deviations**2 + table.square().mean(dim=1) + (2 / table.shape[1]) * deviations * covariances
+        inverse = variances.rsqrt()[:, None]
+        factors = inverse * deviations[:, None]
+        scores = factors * products + inverse * key.table_scores(queries) + key.shift_scores(queries)[..., None]
 
         def read(share: Float[Tensor, "rows heads window"]) -> Float[Tensor, "rows heads head_dim"]:
-            from_features = read_windows(share * on_feature, windows, value)
-            from_table = torch.einsum("rht,thx->rhx", share * on_table, value_table)
-            return from_features + from_table + share.sum(dim=-1, keepdim=True) * value_shift
+            from_features = read_windows((share * factors).to(windows.dtype), windows, value.weight)
+            return from_features + value.read_table(share * inverse) + value.read_shift(share)
 
         return scores, read
 
-    def _fold(
-        self, table: Float[Tensor, "window dim"], scale: Tensor, shift: Tensor, weight: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what projects a feature, the projected position table and the projected shift, by heads."""
-        folded = weight * scale
-        return (
-            rearrange(folded, "(head x) dim -> head x dim", head=self.num_heads),
-            self._split_heads(table @ folded.T),
-            rearrange(weight @ shift, "(head x) -> head x", head=self.num_heads),
+    def _read_fused(
+        self, queries: Float[Tensor, "rows heads head_dim"], evidence: Standardised, mask: Tensor | None
+    ) -> list[Tensor]:
+        """Do what scoring, softmax and reading do, in one kernel: for one encoder with a window of several features.
+
+        Raises:
+            ValueError: another number of encoders has such windows.
+        """
+        from cambrian.models.aggregator_kernel import attend
+
+        long = [index for index, length in enumerate(self.window_lengths) if length > 1]
+        if len(long) != 1:
+            raise ValueError(
+                f"the fused attention takes one encoder with a window of several features, found {len(long)} in "
+                f"windows of {self.window_lengths} features: leave `is_fused` False"
+            )
+        window = long[0]
+        singles = [
+            self._score(index, queries, evidence) for index in range(len(self.window_lengths)) if index != window
+        ]
+        others = torch.cat([queries.new_empty(*queries.shape[:2], 0), *(scores for scores, _ in singles)], dim=2)
+        seen = None
+        if mask is not None:
+            masks = list(mask.split_with_sizes(self.window_lengths, dim=1))
+            seen = masks.pop(window)
+            others = others.masked_fill(~torch.cat([seen[:, :0], *masks], dim=1)[:, None], -torch.inf)
+        table, key, value = self._fold(window)
+        attention = attend(
+            torch.einsum("rhx,hxd->rhd", queries, key.weight),
+            evidence.windows[window],
+            evidence.deviations[window],
+            table,
+            key.table_scores(queries),
+            key.shift_scores(queries),
+            others,
+            seen,
         )
+        shares = attention.window_shares
+        from_features = torch.einsum("rhd,hxd->rhx", attention.carried, value.weight)
+        from_shares = value.read_table(shares * attention.inverse[:, None]) + value.read_shift(shares)
+        other_shares = attention.other_shares.to(queries.dtype).unbind(2)
+        return [
+            from_features + from_shares,
+            *(read(share[:, :, None]) for (_, read), share in zip(singles, other_shares, strict=True)),
+        ]
+
+    def _fold(self, index: int) -> tuple[Float[Tensor, "window dim"], "_Folded", "_Folded"]:
+        """Return an encoder's centred position table, and its keys' and values' projections."""
+        table = self.window_positions[_position_name(index)]
+        table = table - table.mean(dim=1, keepdim=True)
+        key, value = (
+            _Folded.of(*_parameters(stack[index]), table, num_heads=self.num_heads)
+            for stack in (self.keys, self.values)
+        )
+        return table, key, value
 
     def _split_heads(self, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows heads head_dim"]:
         return rows.view(len(rows), self.num_heads, self.head_dim)

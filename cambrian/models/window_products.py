@@ -41,7 +41,7 @@ def project_normalised(
     weight: Float[Tensor, "out dim"],
 ) -> Float[Tensor, "rows out"]:
     """Return `weight (scale * features + shift)`, keeping only the features, which all layers share."""
-    projected: Tensor = _ProjectNormalised.apply(features, scale, shift, weight)  # type: ignore[no-untyped-call]
+    projected: Tensor = _ProjectNormalised.apply(*_autocast(features, scale, shift, weight))  # type: ignore[no-untyped-call]
     return projected
 
 
@@ -55,7 +55,7 @@ def score_windows(
 
     The first is `queries weight windows^T`, the second the product of each feature with the table's row at its place.
     """
-    scores, products = _ScoreWindows.apply(queries, weight, windows, table)  # type: ignore[no-untyped-call]
+    scores, products = _ScoreWindows.apply(*_autocast(queries, weight, windows, table))  # type: ignore[no-untyped-call]
     return scores, products
 
 
@@ -65,19 +65,20 @@ def read_windows(
     weight: Float[Tensor, "heads head_dim dim"],
 ) -> Float[Tensor, "rows heads head_dim"]:
     """Return the attended sum of each row's features, projected: `(attention windows) weight^T`."""
-    read: Tensor = _ReadWindows.apply(attention, windows, weight)  # type: ignore[no-untyped-call]
+    read: Tensor = _ReadWindows.apply(*_autocast(attention, windows, weight))  # type: ignore[no-untyped-call]
     return read
 
 
 class _StandardiseWindows(Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, window_lengths: tuple[int, ...]) -> tuple[Tensor, ...]:
+        wide = torch.promote_types(features.dtype, torch.float32)
         parts = [
-            torch.native_layer_norm(window, window.shape[-1:], None, None, NORM_EPSILON)
+            torch.native_layer_norm(window.to(wide), window.shape[-1:], None, None, NORM_EPSILON)
             for window in features.split_with_sizes(list(window_lengths), dim=1)
         ]
-        windows = [window for window, _, _ in parts]
-        deviations = [(1 / inverse).squeeze(2).to(features.dtype) for _, _, inverse in parts]
+        windows = [window.to(features.dtype) for window, _, _ in parts]
+        deviations = [inverse.reciprocal().squeeze(2) for _, _, inverse in parts]
         ctx.save_for_backward(*windows, *deviations)
         return *windows, *deviations
 
@@ -93,8 +94,9 @@ class _StandardiseWindows(Function):
             # x = mean + deviation * window, so that d deviation / dx = window / dim, and d window / dx is the gradient
             # of a norm whose input is already normalised, over the deviation
             slope = (gradient * window).mean(dim=2) - from_deviation * deviation / window.shape[2]
+            slope, deviation = slope.to(window.dtype)[..., None], deviation.to(window.dtype)[..., None]
             centred = gradient - gradient.mean(dim=2, keepdim=True)
-            inputs.append(centred.addcmul_(window, slope[..., None], value=-1).div_(deviation[..., None]))
+            inputs.append(centred.addcmul_(window, slope, value=-1).div_(deviation))
         return torch.cat(inputs, dim=1), None
 
 
@@ -168,6 +170,15 @@ class _ReadWindows(Function):
             carried = _carry(attention[rows], windows[rows], buffer)
             weight_gradient.baddbmm_(gradient[rows].permute(1, 2, 0), carried)
         return attention_gradient, windows_gradient, weight_gradient
+
+
+def _autocast(*tensors: Tensor) -> list[Tensor]:
+    """Return the tensors as autocast, where it is on, would hand them to a matrix product."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(kind)
+    return [tensor.to(dtype) if tensor.dtype == torch.float32 else tensor for tensor in tensors]
 
 
 def _chunks(per_head: Tensor, windows: Tensor) -> Iterator[tuple[slice, Tensor]]:
