@@ -19,10 +19,14 @@ def filled_slots(encoders: Sequence[str]) -> tuple[str, ...]:
 class Layout(Params):
     """How visual tokens stand in the LLM's sequence; every connector has these values."""
 
-    positions: Literal["none", "learned"]
-    """`learned` adds one vector per visual token; the paper and the release have `none`, and rely on the encoders."""
-    output_norm: bool
-    """A LayerNorm on every visual token before it enters the LLM; the paper and the release have none."""
+    position_rms: float | None = Field(gt=0)
+    """Root mean square at the start of one learned vector per visual token; null adds none, as the paper and the
+    release, which rely on the encoders.
+    """
+    output_rms: float | None = Field(gt=0)
+    """Root mean square of a visual token at the start, set by a LayerNorm on each; null has no norm, as the paper and
+    the release.
+    """
 
 
 class GridLayout(Layout):

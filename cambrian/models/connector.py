@@ -65,10 +65,13 @@ class TokenLayout(nn.Module):
 
     def __init__(self, config: Layout, *, num_tokens: int, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim) if config.output_norm else nn.Identity()
-        self.positions = (
-            nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5) if config.positions == "learned" else None
-        )
+        self.norm: nn.Module = nn.Identity()
+        if config.output_rms is not None:
+            self.norm = nn.LayerNorm(dim)
+            nn.init.constant_(self.norm.weight, config.output_rms)
+        self.positions = None
+        if config.position_rms is not None:
+            self.positions = nn.Parameter(torch.randn(num_tokens, dim) * config.position_rms)
         self.side = config.side if isinstance(config, GridLayout) else None
         has_newline = isinstance(config, GridLayout) and config.newline
         self.hides_padding = isinstance(config, GridLayout) and config.hide_padding

@@ -65,8 +65,8 @@ def write_tiny_model(root: Path) -> tuple[Path, Path]:
         save_file(LlamaForCausalLM(config).state_dict(), output / "model.safetensors", {"format": "pt"})
         _write_tokenizer(output, vocabulary)
     connector = {
-        "kind": "mlp", "side": 2, "delivery": "interpolate", "hidden_ratio": 1.0, "positions": "none",
-        "output_norm": True, "newline": False, "hide_padding": False,
+        "kind": "mlp", "side": 2, "delivery": "interpolate", "hidden_ratio": 1.0, "position_rms": None,
+        "output_rms": 1.0, "newline": False, "hide_padding": False,
     }  # fmt: skip
     stored = ModelConfig.model_validate(
         {"encoders": ["eye"], "connector": connector, "llm": "tongue", "template": "turns"}

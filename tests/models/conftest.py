@@ -15,7 +15,7 @@ from cambrian.models.weights import build_model
 from cambrian.params import parse_block
 
 VOCABULARY = 40
-GRID = {"side": 2, "positions": "learned", "output_norm": True, "newline": True, "hide_padding": True}
+GRID = {"side": 2, "position_rms": 0.25, "output_rms": 1.0, "newline": True, "hide_padding": True}
 SVA = {
     "kind": "sva", "depth": 2, "group_sides": [2], "dim": 16, "num_heads": 4, "max_window_side": 3,
     "in_llm": None, **GRID,
@@ -32,7 +32,7 @@ CONNECTORS: dict[str, dict[str, Any]] = {
     "ldpv2": {"kind": "ldpv2", "input_side": 6, **GRID},
     "resampler": {
         "kind": "resampler", "num_queries": 3, "depth": 2, "dim": 16, "num_heads": 2, "max_input_side": 4,
-        "positions": "none", "output_norm": False,
+        "position_rms": None, "output_rms": None,
     },
     "sva": SVA,
     "sva-in-llm": {**SVA, "group_sides": [2, 1], "in_llm": {"start": 0, "stride": 2, "count": 2}},

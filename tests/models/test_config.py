@@ -34,8 +34,8 @@ def test_an_unknown_kind_names_the_kinds() -> None:
 
 def test_a_missing_value_is_an_error_because_nothing_has_a_default() -> None:
     values = dict(CONNECTORS["mlp"])
-    del values["positions"]
-    with pytest.raises(ParamsError, match="positions: missing, and it has no default"):
+    del values["position_rms"]
+    with pytest.raises(ParamsError, match="position_rms: missing, and it has no default"):
         parse(values)
 
 

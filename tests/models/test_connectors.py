@@ -111,7 +111,7 @@ def test_a_group_that_does_not_divide_the_maps_is_refused() -> None:
 
 def test_newlines_close_each_row_and_visual_tokens_keep_their_places() -> None:
     config = model_config("mlp").connector
-    layout = TokenLayout(config.model_copy(update={"positions": "none", "output_norm": False}), num_tokens=4, dim=1)
+    layout = TokenLayout(config.model_copy(update={"position_rms": None, "output_rms": None}), num_tokens=4, dim=1)
     assert layout.newline is not None
     with torch.no_grad():
         layout.newline.fill_(-1.0)
@@ -129,3 +129,12 @@ def test_a_hidden_row_hides_its_newline_and_hidden_columns_do_not() -> None:
         [[0, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 1]],
     ]
     assert layout.visible(torch.tensor([[5, 5]])) is None
+
+
+def test_tokens_and_their_positions_start_as_large_as_asked_for() -> None:
+    config = model_config("mlp").connector.model_copy(update={"position_rms": 0.2, "output_rms": 0.5})
+    layout = TokenLayout(config, num_tokens=400, dim=64)
+    assert layout.positions is not None
+    assert float(layout.positions.square().mean().sqrt()) == pytest.approx(0.2, rel=0.05)
+    tokens = layout.norm(torch.randn(2, 400, 64) * 7)
+    assert float(tokens.square().mean().sqrt()) == pytest.approx(0.5, rel=1e-3)

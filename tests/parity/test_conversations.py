@@ -160,5 +160,5 @@ def _unwiden(labels: Tensor, seen: Tensor, mask: Tensor) -> list[int]:
 
 
 def make_layout(side: int) -> TokenLayout:
-    config = GridLayout(positions="none", output_norm=False, side=side, newline=True, hide_padding=True)
+    config = GridLayout(position_rms=None, output_rms=None, side=side, newline=True, hide_padding=True)
     return TokenLayout(config, num_tokens=side**2, dim=1)

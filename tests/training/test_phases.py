@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 CONNECTOR = parse_block(
     ConnectorMeaning,
     {
-        "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "positions": "learned",
-        "output_norm": True, "newline": False, "hide_padding": True,
+        "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "position_rms": 0.25,
+        "output_rms": 1.0, "newline": False, "hide_padding": True,
     },
     where="connector",
 ).root  # fmt: skip

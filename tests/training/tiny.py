@@ -146,8 +146,8 @@ def write_params(folder: Path, **recipe: Any) -> None:
     """Write params.yaml and a scale with one adapter, `squares`, and one run of it, `squares`."""
     vision = {"encoders": ["eye", "none"], "llm": "tongue"}
     connector = {
-        "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "positions": "learned",
-        "output_norm": True, "newline": False, "hide_padding": True,
+        "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "position_rms": 0.25,
+        "output_rms": 1.0, "newline": False, "hide_padding": True,
     }  # fmt: skip
     run = {
         **vision, "adapter": "squares", "mix": "mix", "recipe": "tune", "train_encoders": False, "use_images": True,
