@@ -44,6 +44,17 @@ def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name: str) -> N
         torch.testing.assert_close(alone[0], together[image], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_a_gradient_reaches_every_parameter_and_every_encoder(name: str) -> None:
+    _, connector = build(name)
+    features = [feature_map.requires_grad_() for feature_map in make_features()]
+    visual = connector(features, SQUARE)
+    weights = torch.linspace(-1, 2, visual.tokens.numel()).view_as(visual.tokens)
+    (visual.tokens * weights).sum().backward()
+    named = {**dict(connector.named_parameters()), **{f"encoder {k}": found for k, found in enumerate(features)}}
+    assert [name for name, tensor in named.items() if tensor.grad is None or not tensor.grad.any()] == []
+
+
 def test_unshuffling_keeps_every_feature_of_a_cell() -> None:
     connector = MLPConnector([FeatureShape(1, 4)], side=2, delivery="unshuffle", hidden_dim=8, llm_dim=8)
     feature_map = torch.arange(16.0).view(1, 1, 4, 4)

@@ -1,10 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cambrian.interfaces import Batch
-from cambrian.models.generation import generate
+from cambrian.models.generation import generate, generate_with_options
 from cambrian.models.multimodal import MultimodalModel
 from tests.models.conftest import CONNECTORS, VOCABULARY, make_batch, make_model, take_images
 
@@ -64,3 +65,45 @@ def test_each_reply_stops_before_its_own_end_token(model: MultimodalModel) -> No
 def test_no_more_than_the_limit_is_generated(model: MultimodalModel) -> None:
     batch = make_batch(model, PROMPTS, SIZES)
     assert [len(ids) for ids in generate(model, batch, max_new_tokens=1, end_id=NO_END)] == [1, 1, 1, 1]
+
+
+@pytest.fixture(params=["mlp", "sva-in-llm"])
+def one_of_two(request: pytest.FixtureRequest, backbones: Path) -> MultimodalModel:
+    return make_model(backbones, request.param)
+
+
+def test_transformers_generate_without_options_is_greedy_too(one_of_two: MultimodalModel) -> None:
+    batch = make_batch(one_of_two, PROMPTS, SIZES)
+    found = generate_with_options(
+        one_of_two, batch, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=NO_END
+    )
+    assert found.tolist() == generate(one_of_two, batch, max_new_tokens=4, end_id=NO_END)
+
+
+def test_beams_of_a_batch_are_those_of_its_prompts_alone(one_of_two: MultimodalModel) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False, "num_beams": 3, "num_return_sequences": 2}
+    options |= {"pad_token_id": 0, "eos_token_id": NO_END}
+    batch = make_batch(one_of_two, PROMPTS, SIZES)
+    together = generate_with_options(one_of_two, batch, **options).tolist()
+    assert len(together) == 2 * len(PROMPTS)
+    for row, images in enumerate([[0], [1, 2], [], [3]]):
+        alone = make_batch(one_of_two, PROMPTS[row : row + 1], [])
+        alone.images = take_images(batch.images, images) if images and batch.images is not None else None
+        assert generate_with_options(one_of_two, alone, **options).tolist() == together[2 * row : 2 * row + 2]
+
+
+def test_sampling_draws_from_torch_s_generator(backbones: Path) -> None:
+    model = make_model(backbones, "sva-in-llm")
+    batch, drawn = make_batch(model, PROMPTS, SIZES), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(generate_with_options(model, batch, max_new_tokens=5, do_sample=True, top_k=0, pad_token_id=0))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_prompt_that_ends_with_an_image_is_refused_where_token_ids_are_needed(backbones: Path) -> None:
+    model = make_model(backbones, "mlp")
+    batch = make_batch(model, [[1, "image", 3], [1, "image"]], [(9, 9), (9, 9)])
+    with pytest.raises(ValueError, match="prompt 1 of the batch ends with an image, expected text after it"):
+        generate_with_options(model, batch, max_new_tokens=1, pad_token_id=0)
