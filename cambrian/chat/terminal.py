@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="a torch device (default: %(default)s)")
     parser.add_argument("--shares", action="store_true", help="also tell the attention share per encoder")
-    parser.add_argument("--serve", action="store_true", help="show a page instead, on this machine only")
+    parser.add_argument("--serve", action="store_true", help="show a page instead")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="of the page (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="of the page (default: %(default)s)")
 
 
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.serve:
         from cambrian.chat.server import serve
 
-        serve(talker, port=arguments.port, max_new_tokens=arguments.max_new_tokens)
+        serve(talker, host=arguments.host, port=arguments.port, max_new_tokens=arguments.max_new_tokens)
     elif arguments.prompt is not None:
         answer = talker.answer(images, [], arguments.prompt, max_new_tokens=arguments.max_new_tokens)
         _show(answer, talker, shares=arguments.shares)
