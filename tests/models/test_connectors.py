@@ -146,6 +146,6 @@ def test_tokens_and_their_positions_start_as_large_as_asked_for() -> None:
     config = model_config("mlp").connector.model_copy(update={"position_rms": 0.2, "output_rms": 0.5})
     layout = TokenLayout(config, num_tokens=400, dim=64)
     assert layout.positions is not None
-    assert float(layout.positions.square().mean().sqrt()) == pytest.approx(0.2, rel=0.05)
+    assert layout.positions.square().mean().sqrt().item() == pytest.approx(0.2, rel=0.05)
     tokens = layout.norm(torch.randn(2, 400, 64) * 7)
-    assert float(tokens.square().mean().sqrt()) == pytest.approx(0.5, rel=1e-3)
+    assert tokens.square().mean().sqrt().item() == pytest.approx(0.5, rel=1e-3)
