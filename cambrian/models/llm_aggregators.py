@@ -6,7 +6,7 @@ know. Nothing is stored on the model between two calls.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -21,7 +21,15 @@ class Vision:
 
     evidence: Evidence
     rows: Int[Tensor, " rows"]
-    """For each row of the evidence, the position of its cell, counted through the batch's padded sequences."""
+    """For each row of the evidence, the position of its cell, counted through the batch's padded sequences.
+
+    Given for every cell of every image; cells without evidence, which lie in padding, are left out at once.
+    """
+
+    def __post_init__(self) -> None:
+        if self.evidence.rows is not None:
+            self.rows = self.rows[self.evidence.rows]
+            self.evidence = replace(self.evidence, rows=None)
 
 
 class _Hook:

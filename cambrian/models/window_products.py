@@ -175,7 +175,7 @@ class _ReadWindows(Function):
 def _autocast(*tensors: Tensor) -> list[Tensor]:
     """Return the tensors as autocast, where it is on, would hand them to a matrix product."""
     kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return list(tensors)
     dtype = torch.get_autocast_dtype(kind)
     return [tensor.to(dtype) if tensor.dtype == torch.float32 else tensor for tensor in tensors]
