@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from pathlib import Path
@@ -30,6 +31,17 @@ def test_ctrl_c_ends_with_status_130_and_says_that_work_can_go_on(caplog: pytest
         run_stage(lambda: fail_with(KeyboardInterrupt()))
     assert ended.value.code == 130
     assert "`dvc repro` continues" in caplog.messages[0]
+
+
+def test_a_finished_stage_leaves_nothing_for_the_collector_to_walk_at_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gc.unfreeze()
+    run_stage(lambda: None)
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    assert frozen > len(gc.get_objects()) // 2
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("bug"), RecordError("broken", "a record")])
