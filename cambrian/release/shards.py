@@ -105,27 +105,30 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         ArtifactError: a tensor of a type that the format does not have.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        if tensor.dtype not in _DTYPES:
-            raise ArtifactError(f"{name} has type {tensor.dtype}, which safetensors cannot hold: convert it before")
-        end = offset + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    header, _ = _lay_out(tensors)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
+        file.write(header)
         for name in sorted(tensors):
-            flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+            file.write(_bytes_of(tensors[name]))
+
+
+def join_shards(path: Path, shards: Shards, names: Mapping[str, str]) -> None:
+    """Write those tensors of many files that have a name in `names` as one safetensors file, under that name.
+
+    One file is open at a time, and is opened twice.
+
+    Raises:
+        ArtifactError: a file is broken, or a tensor has a type that the format does not have.
+    """
+    # a tensor on the meta device has a type and a shape, and no memory
+    kinds = {names[name]: tensor.to("meta") for tensors in shards for name, tensor in tensors.items() if name in names}
+    header, offsets = _lay_out(kinds)
+    with path.open("wb") as file:
+        file.write(header)
+        for tensors in shards:
+            for name in sorted(tensors.keys() & names.keys()):
+                file.seek(len(header) + offsets[names[name]])
+                file.write(_bytes_of(tensors[name]))
 
 
 class ShardWriter:
@@ -154,6 +157,31 @@ class ShardWriter:
         if self._num_shards > 1:
             index = {"metadata": {"total_size": self._num_bytes}, "weight_map": self._weight_map}
             write_json(self._folder / "model.safetensors.index.json", index)
+
+
+def _lay_out(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
+    """Return the beginning of a safetensors file, and how far behind it each tensor begins."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offsets: dict[str, int] = {}
+    end = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if tensor.dtype not in _DTYPES:
+            raise ArtifactError(f"{name} has type {tensor.dtype}, which safetensors cannot hold: convert it before")
+        offsets[name], end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offsets[name], end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, offsets
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    found: memoryview = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return found
 
 
 def _find_files(folder: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
