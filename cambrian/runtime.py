@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cambrian.interfaces import ArtifactError, ParamsError
 from cambrian.params import Params
@@ -35,10 +35,6 @@ class RuntimeConfig(Params):
     """A torch device: cpu, cuda."""
     threads: int
     """Threads of one stage; part of the params because sums of floats depend on it."""
-    matmul_precision: Literal["highest", "high", "medium"]
-    """What training may round the factors of float32 matrix products to, in torch's words: `medium` is bfloat16 where
-    the processor multiplies it (AMX, AVX-512, tensor cores) and changes nothing elsewhere. Evaluation never rounds.
-    """
 
 
 def parse_arguments(description: str | None, **arguments: type) -> argparse.Namespace:

@@ -54,4 +54,3 @@ def _set_threads(runtime: RuntimeConfig) -> None:
     import torch
 
     torch.set_num_threads(runtime.threads)
-    torch.set_float32_matmul_precision(runtime.matmul_precision)

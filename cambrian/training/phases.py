@@ -139,7 +139,6 @@ def use_device(runtime: RuntimeConfig, seed: int) -> torch.device:
         raise ParamsError(f"runtime.device: found {runtime.device!r}, and this machine shows torch no such device")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are not repeatable
     torch.set_num_threads(runtime.threads)
-    torch.set_float32_matmul_precision(runtime.matmul_precision)
     # What torch.use_deterministic_algorithms does, without importing torch's compiler for its flag (1.2 s a process).
     torch._C._set_deterministic_algorithms(True, warn_only=False)
     # Filling costs 3% of a step, and nothing of ours reads memory that it has not written.

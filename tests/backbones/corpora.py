@@ -15,7 +15,7 @@ from cambrian.runtime import RuntimeConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUNTIME = RuntimeConfig(device="cpu", threads=1, matmul_precision="highest")
+RUNTIME = RuntimeConfig(device="cpu", threads=1)
 SIDE = 12
 WORDS = ["ball", "blue", "cube", "red", "what"]
 OPTIMIZATION = {

@@ -35,7 +35,7 @@ def evaluate(
         backbones=model[1],
         benchmarks=benchmarks,
         config=evaluation_config(batch_size=batch_size),
-        runtime=RuntimeConfig(device="cpu", threads=1, matmul_precision="highest"),
+        runtime=RuntimeConfig(device="cpu", threads=1),
         use_images=use_images,
         replies_path=output / "replies.parquet",
         scores_path=output / "scores.json",

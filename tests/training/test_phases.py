@@ -42,7 +42,7 @@ CONNECTOR = parse_block(
     where="connector",
 ).root  # fmt: skip
 MODEL = ModelConfig(encoders=("eye",), connector=CONNECTOR, llm="tongue", template="turns")
-RUNTIME = RuntimeConfig(device="cpu", threads=1, matmul_precision="highest")
+RUNTIME = RuntimeConfig(device="cpu", threads=1)
 ROW = RunRow(
     encoders=["eye", "none"], llm="tongue", adapter="squares", mix="mix", recipe="tune", train_encoders=False,
     use_images=True, seed=0,
@@ -242,7 +242,7 @@ def test_a_device_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         return
     with pytest.raises(ParamsError, match=r"runtime\.device: found 'cuda'"):
-        use_device(RuntimeConfig(device="cuda", threads=1, matmul_precision="highest"), 0)
+        use_device(RuntimeConfig(device="cuda", threads=1), 0)
 
 
 def test_both_stages_run_one_after_the_other_and_again_to_the_same_bytes(own_world: Path) -> None:

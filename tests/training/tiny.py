@@ -160,7 +160,7 @@ def write_params(folder: Path, **recipe: Any) -> None:
         "runs": {"squares": run},
     }
     meanings = {
-        "runtime": {"device": "cpu", "threads": 1, "matmul_precision": "highest"},
+        "runtime": {"device": "cpu", "threads": 1},
         "llms": {"tongue": {"template": "turns"}},
         "connectors": {"mlp": connector},
         "recipes": {"tune": {**RECIPE, **recipe}},
