@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cambrian.data.conversation import Encoded
-from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, ParamsError, RecordError, Turn
+from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, RecordError, Turn
 from cambrian.params import look_up
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class ReleaseTemplate:
     """Closes an assistant's turn and is learned with it."""
     bos_token: str | None
     """Put before everything; None where the text itself begins with it, or where there is none."""
-    labels: Literal["headers", "roles"] | None
-    """How the release finds what is learned, see `encode_release_conversation`; None where that is not known."""
+    counts: Literal["turns", "prefixes"]
+    """What the ids of a conversation's turns are counted on, see `encode_release_conversation`."""
 
 
 _SYSTEM_LINES = (
@@ -58,7 +58,7 @@ RELEASE_TEMPLATES = {
         answer_gap="",
         assistant_end="<|eot_id|>",
         bos_token=None,
-        labels="headers",
+        counts="turns",
     ),
     "vicuna_v1": ReleaseTemplate(
         beginning="A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -69,7 +69,7 @@ RELEASE_TEMPLATES = {
         answer_gap=" ",
         assistant_end="</s>",
         bos_token="<s>",
-        labels="roles",
+        counts="turns",
     ),
     "chatml_direct": ReleaseTemplate(
         beginning=f"<|im_start|>system\n{' '.join(_SYSTEM_LINES)}<|im_end|>",
@@ -79,7 +79,7 @@ RELEASE_TEMPLATES = {
         answer_gap="",
         assistant_end="<|im_end|>",
         bos_token=None,
-        labels="roles",
+        counts="turns",
     ),
     "phi3": ReleaseTemplate(
         beginning="<|system|>\nYou are a helpful AI assistant.<|end|>",
@@ -89,7 +89,7 @@ RELEASE_TEMPLATES = {
         answer_gap="",
         assistant_end="<|end|>",
         bos_token="<s>",
-        labels=None,
+        counts="prefixes",
     ),
 }
 """By the release's names.
@@ -146,29 +146,29 @@ def encode_release_conversation(
     """Encode a conversation as the release does for training; labels are the answers and the tokens that end them.
 
     The release counts the ids of each turn by encoding it alone. Where its counts do not add up to the whole, it
-    learns nothing of the conversation, and so do we: `num_labels` is 0.
+    learns nothing of the conversation, and so do we: `num_labels` is 0. For Phi-3, whose tokenizer drops the line break
+    after a special token and not at the beginning of a text, it corrects these counts by a number that depends on the
+    tokenizer's version; we count on the text from its beginning, which needs no correction.
 
     Raises:
         RecordError: the turns do not alternate, or the last is not the assistant's.
-        ParamsError: the release's labels for this template are not known.
 
-    Source: release, `train_fsdp.py`, its routines for llama_3, v1 and mpt. Unlike there, an image may stand in any
-    turn of the user.
+    Source: release, `train_fsdp.py`, its routines for llama_3, v1, mpt and phi3. Unlike there, an image may stand in
+    any turn of the user.
     """
-    if template.labels is None:
-        raise ParamsError("the release's labels for this template are not known: it can only be used for prompts")
     prepared = prepare_turns(turns)
     input_ids = encode_text(render(prepared, template), template, tokenizer, num_image_positions)
     labels = [IGNORE_LABEL] * len(input_ids)
-    end = 0 if template.bos_token is None else 1
-    opening = template.beginning
+    end = counted = 0 if template.bos_token is None else 1
+    text = template.beginning
     for question, answer in zip(prepared[::2], prepared[1::2], strict=True):
-        opening += _render_turn(question, template) + template.assistant
-        learned_from = end + _count(opening, template, tokenizer, num_image_positions)
-        whole = f"{opening}{template.answer_gap}{answer.text}{template.assistant_end}"
-        end += _count(whole, template, tokenizer, num_image_positions)
+        text += _render_turn(question, template) + template.assistant
+        learned_from = counted + _count(text, template, tokenizer, num_image_positions)
+        text += f"{template.answer_gap}{answer.text}{template.assistant_end}"
+        end = counted + _count(text, template, tokenizer, num_image_positions)
         labels[learned_from:end] = input_ids[learned_from:end]
-        opening = ""
+        if template.counts == "turns":
+            text, counted = "", end
     if end != len(input_ids):
         labels = [IGNORE_LABEL] * len(input_ids)
     return Encoded(input_ids, labels)

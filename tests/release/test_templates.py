@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
 
 from cambrian.data.tokenizer import Tokenizer
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, ParamsError, RecordError, Turn
@@ -26,7 +28,7 @@ def conversation(*texts: str) -> list[Turn]:
     return [Turn("gpt" if index % 2 else "human", text) for index, text in enumerate(texts)]
 
 
-@pytest.mark.parametrize("name", ["vicuna_v1", "chatml_direct"])
+@pytest.mark.parametrize("name", ["vicuna_v1", "chatml_direct", "phi3"])
 def test_answers_and_their_ends_are_learned_and_nothing_else(tokenizer: Tokenizer, name: str) -> None:
     turns = conversation("<image>\nab", "b a", "c", " leading, trailing \n")
     template = find_release_template(name)
@@ -81,9 +83,22 @@ def test_turns_out_of_order_are_refused() -> None:
         prepare_turns([Turn("human", "a"), Turn("human", "b")])
 
 
-def test_phi3s_labels_are_not_guessed(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ParamsError, match="can only be used for prompts"):
-        encode_release_conversation(conversation("a", "b"), find_release_template("phi3"), tokenizer, 1)
+@pytest.mark.parametrize("swallows", [True, False], ids=["rstrip", "plain"])
+def test_phi3_learns_its_answers_whether_or_not_line_breaks_after_special_tokens_are_dropped(swallows: bool) -> None:
+    backend = Backend(models.WordLevel({"<unk>": 0, "<s>": 1, "\n": 2, "a": 3, "b": 4, "c": 5}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed")]
+    )
+    names = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    backend.add_special_tokens([AddedToken(name, rstrip=swallows, normalized=False, special=True) for name in names])
+    backend.add_special_tokens([AddedToken("You are a helpful AI assistant.", normalized=False, special=True)])
+    tokenizer = Tokenizer(backend, pad_token="<s>", end_token="<|end|>")
+    turns = conversation("<image>\na", "b c", "c a", "b")
+    encoded = encode_release_conversation(turns, find_release_template("phi3"), tokenizer, num_image_positions=2)
+    end = tokenizer.token_id("<|end|>")
+    assert [label for label in encoded.labels if label != IGNORE_LABEL] == [4, 5, end, 4, end]
+    assert (encoded.input_ids.count(2) == 1) == swallows  # the line break after the image is never dropped
+    assert all(label in (IGNORE_LABEL, token) for label, token in zip(encoded.labels, encoded.input_ids, strict=True))
 
 
 def test_an_unknown_template_is_named_with_the_nearest() -> None:
