@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
@@ -61,4 +62,4 @@ def plain_layer(
 
 
 def _split_heads(rows: Float[Tensor, "rows keys dim"], num_heads: int) -> Float[Tensor, "rows heads keys head_dim"]:
-    return rows.unflatten(2, (num_heads, -1)).transpose(1, 2)
+    return rearrange(rows, "rows keys (heads dim) -> rows heads keys dim", heads=num_heads)
