@@ -28,7 +28,27 @@ def score_credits(metric: Metric, items: Sequence[Item], credits_: Sequence[floa
     Raises:
         ValueError: there is no item.
     """
-    strata = _group_values(metric, items, credits_)
+    score, error = mean_of_strata([list(values.values()) for values in group_values(metric, items, credits_).values()])
+    return metric.full_marks * score, metric.full_marks * error
+
+
+def group_values(metric: Metric, items: Sequence[Item], credits_: Sequence[float]) -> dict[str, dict[str, float]]:
+    """The value of every group, by category and group, both sorted; one category of no name where none is asked for."""
+    members: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for item, credit in zip(items, credits_, strict=True):
+        members[item.category if metric.by_category else "", item.group].append(credit)
+    strata: dict[str, dict[str, float]] = defaultdict(dict)
+    for category, group in sorted(members):
+        strata[category][group] = _group_value(metric, members[category, group])
+    return dict(strata)
+
+
+def mean_of_strata(strata: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The mean of the strata's means, and its standard error when each stratum's values are drawn anew.
+
+    Raises:
+        ValueError: there is no stratum.
+    """
     if not strata:
         raise ValueError("a score needs at least one item")
     means = [math.fsum(values) / len(values) for values in strata]
@@ -36,9 +56,7 @@ def score_credits(metric: Metric, items: Sequence[Item], credits_: Sequence[floa
         math.fsum((value - mean) ** 2 for value in values) / len(values) ** 2
         for values, mean in zip(strata, means, strict=True)
     ]
-    score = math.fsum(means) / len(strata)
-    error = math.sqrt(math.fsum(variances)) / len(strata)
-    return metric.full_marks * score, metric.full_marks * error
+    return math.fsum(means) / len(strata), math.sqrt(math.fsum(variances)) / len(strata)
 
 
 def chance_level(benchmark: Benchmark, items: Sequence[Item]) -> float:
@@ -57,21 +75,13 @@ def mean_scores(scores: Mapping[str, float]) -> tuple[dict[str, float], float]:
     """
     means = {}
     for group, benchmarks in GROUPS.items():
-        present = [_out_of_100(benchmark.name, scores) for benchmark in benchmarks if benchmark.name in scores]
+        present = [
+            out_of_100(benchmark.name, scores[benchmark.name]) for benchmark in benchmarks if benchmark.name in scores
+        ]
         if present:
             means[group] = math.fsum(present) / len(present)
-    everything = [_out_of_100(name, scores) for name in scores]
+    everything = [out_of_100(name, value) for name, value in scores.items()]
     return means, math.fsum(everything) / len(everything)
-
-
-def _group_values(metric: Metric, items: Sequence[Item], credits_: Sequence[float]) -> list[list[float]]:
-    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for item, credit in zip(items, credits_, strict=True):
-        groups[item.category if metric.by_category else "", item.group].append(credit)
-    strata: dict[str, list[float]] = defaultdict(list)
-    for (category, _), members in groups.items():
-        strata[category].append(_group_value(metric, members))
-    return [strata[category] for category in sorted(strata)]
 
 
 def _group_value(metric: Metric, credits_: Sequence[float]) -> float:
@@ -86,5 +96,6 @@ def _guess_credit(benchmark: Benchmark, item: Item) -> float:
     return 1 / len(guesses) if any(answer.lower() in guesses for answer in item.answers) else 0.0
 
 
-def _out_of_100(name: str, scores: Mapping[str, float]) -> float:
-    return scores[name] / MME_DIVISOR if name == "MME-P" else scores[name]
+def out_of_100(name: str, value: float) -> float:
+    """A score on the scale on which scores are averaged: MME-P divided by 20, the others as they are."""
+    return value / MME_DIVISOR if name == "MME-P" else value

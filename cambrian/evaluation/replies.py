@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cambrian.evaluation.scoring import grade_replies
+from cambrian.evaluation.scoring import find_texts, grade_replies
 from cambrian.interfaces import ArtifactError, Reply
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_replies(path: Path, items: Mapping[str, Sequence[Item]], replies: Mapp
         for with_image in sorted({reply.with_image for reply in replies[name]}, reverse=True)
         for item, text, credit in zip(
             members,
-            _texts(members, replies[name], with_image),
+            find_texts(members, replies[name], with_image=with_image),
             grade_replies(members, replies[name], with_image=with_image),
             strict=True,
         )
@@ -72,11 +72,6 @@ def read_replies(path: Path) -> dict[str, list[Reply]]:
     for benchmark, item_id, text, with_image in rows:
         replies.setdefault(benchmark, []).append(Reply(item_id, text, with_image))
     return replies
-
-
-def _texts(items: Sequence[Item], replies: Sequence[Reply], with_image: bool) -> list[str]:
-    texts = {reply.item_id: reply.text for reply in replies if reply.with_image == with_image}
-    return [texts[item.id] for item in items if item.id in texts]
 
 
 def _make_table(rows: Sequence[tuple[str, str, bool, str, float]]) -> pyarrow.Table:

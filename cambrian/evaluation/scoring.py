@@ -18,6 +18,16 @@ def grade_replies(items: Sequence[Item], replies: Sequence[Reply], *, with_image
     """The credit, 0 to 1, of the reply to every item, in the items' order.
 
     Raises:
+        ArtifactError: as `find_texts`.
+    """
+    texts = find_texts(items, replies, with_image=with_image)
+    return [find_benchmark(item.benchmark).match(text, item) for item, text in zip(items, texts, strict=True)]
+
+
+def find_texts(items: Sequence[Item], replies: Sequence[Reply], *, with_image: bool) -> list[str]:
+    """What was replied to every item, in the items' order.
+
+    Raises:
         ArtifactError: an item has no reply or two, or a reply has no item.
     """
     texts: dict[str, str] = {}
@@ -34,7 +44,7 @@ def grade_replies(items: Sequence[Item], replies: Sequence[Reply], *, with_image
             f"{which} ({len(missing)} items without a reply, {len(unknown)} replies without an item): the replies are "
             "of other benchmarks; run `dvc repro`"
         )
-    return [find_benchmark(item.benchmark).match(texts[item.id], item) for item in items]
+    return [texts[item.id] for item in items]
 
 
 def score_replies(items: Mapping[str, Sequence[Item]], replies: Mapping[str, Sequence[Reply]]) -> dict[str, Any]:

@@ -45,8 +45,7 @@ def test_the_file_is_what_pyarrow_writes_from_lists(tmp_path: Path) -> None:
     write_replies(tmp_path / "replies.parquet", ITEMS, REPLIES)
     texts = {(one.item_id, one.with_image): one.text for one in REPLIES["GQA"]}
     rows = [(one.id, "GQA", mode, texts[one.id, mode]) for mode in (True, False) for one in ITEMS["GQA"]]
-    graded = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
-    columns = [list(column) for column in zip(*((*row, credit) for row, credit in zip(rows, graded, strict=True)), strict=True)]
+    columns = [*(list(column) for column in zip(*rows, strict=True)), [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]]
     kinds = (pyarrow.string(), pyarrow.string(), pyarrow.bool_(), pyarrow.string(), pyarrow.float64())
     arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
     pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, names=list(COLUMNS)), tmp_path / "expected.parquet")
