@@ -198,6 +198,11 @@ def _lift(queries: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
 
 
 def _carry(attention: Tensor, windows: Tensor, buffer: Tensor) -> Tensor:
-    """Fill the buffer with attended sums of features and return it as Float[heads, rows, dim]."""
-    torch.bmm(attention, windows, out=buffer.transpose(0, 1))
-    return buffer
+    """Return attended sums of features as Float[heads, rows, dim], in the buffer's memory where they fit as one piece.
+
+    Row by row, because torch makes a batch of products one at a time where their results do not lie one after another.
+    """
+    num_heads, num_rows, dim = buffer.shape
+    shape = (num_rows, num_heads, dim)
+    by_row = buffer.view(shape) if buffer.is_contiguous() else buffer.new_empty(shape)
+    return torch.bmm(attention, windows, out=by_row).transpose(0, 1)
