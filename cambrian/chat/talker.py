@@ -54,6 +54,8 @@ class Talker:
     ) -> Answer:
         """Answer greedily; the images (encoded files) belong to the whole conversation.
 
+        An answer has at most `max_new_tokens`, and ends where the language model's positions end.
+
         Raises:
             RecordError: a picture cannot be decoded, the question cannot be asked (see `encode_dialogue`), or the
                 conversation is longer than the language model was made for (`too-long`).
@@ -66,7 +68,7 @@ class Talker:
             tokenizer=self.tokenizer,
             num_image_positions=self.model.num_image_positions,
         )
-        self._check_length(len(ids), max_new_tokens)
+        max_new_tokens = min(max_new_tokens, self._num_free_positions(len(ids)))
         batch = self._make_batch(ids, images)
         closing = self.tokenizer.encode(self.template.assistant_end)
         end_id = closing[-1] if closing else self.tokenizer.end_id
@@ -77,14 +79,15 @@ class Talker:
             new_ids = new_ids[: new_ids.index(self.tokenizer.end_id)]
         return Answer(self.tokenizer.decode(new_ids).strip(), tuple(layers))
 
-    def _check_length(self, num_ids: int, max_new_tokens: int) -> None:
+    def _num_free_positions(self, num_ids: int) -> int:
         limit: int = self.model.llm.config.max_position_embeddings
-        if num_ids + max_new_tokens > limit:
+        if num_ids >= limit:
             raise RecordError(
                 "too-long",
-                f"the conversation fills {num_ids} positions and the answer may fill {max_new_tokens}, the language "
-                f"model was made for {limit}: begin a new conversation, or allow a shorter answer",
+                f"the conversation fills {num_ids} positions, the language model was made for {limit}: begin a new "
+                "conversation",
             )
+        return limit - num_ids
 
     def _make_batch(self, ids: list[int], images: Sequence[bytes]) -> Batch:
         input_ids = torch.tensor([ids], device=self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 from cambrian.interfaces import ArtifactError, RecordError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from cambrian.chat.attention import LayerShares
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image", type=Path, action="append", default=[], metavar="FILE", help="may be repeated")
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end (default: ask for questions)")
-    parser.add_argument("--max-new-tokens", type=_positive, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument("--max-new-tokens", type=_parse_count, default=256, metavar="N", help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="a torch device (default: %(default)s)")
     parser.add_argument("--shares", action="store_true", help="also tell the attention share per encoder")
     parser.add_argument("--serve", action="store_true", help="show a page instead")
@@ -112,8 +112,7 @@ def _read_file(path: Path) -> bytes:
         raise ArtifactError(f"--image {path}: {error.strerror}") from error
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
+    return int(text)
