@@ -55,8 +55,8 @@ def use_packed_attention(llm: nn.Module) -> None:
     def packed_attention(
         module: nn.Module,
         query: Float[Tensor, "batch heads length head_dim"],
-        key: Float[Tensor, "batch groups length head_dim"],
-        value: Float[Tensor, "batch groups length head_dim"],
+        key: Float[Tensor, "batch groups keys head_dim"],
+        value: Float[Tensor, "batch groups keys head_dim"],
         attention_mask: Tensor | None,
         segments: Segments | None = None,
         **kwargs: Any,
