@@ -82,7 +82,7 @@ def _check_questions(questions: Sequence[str], num_images: int) -> None:
     if first not in (0, num_images):
         raise RecordError(
             "image-markers",
-            f"the question has {first} {IMAGE_PLACEHOLDER}, and there are {num_images} images: write one for each "
+            f"the question has {first} {IMAGE_PLACEHOLDER}, the number of images is {num_images}: write one for each "
             "image, or none",
         )
 

@@ -64,7 +64,7 @@ def _converse(talker: Talker, images: Sequence[bytes], *, max_new_tokens: int, s
     from cambrian.chat.dialogue import Exchange
 
     exchanges: list[Exchange] = []
-    sys.stderr.write(f"{talker.name}: {len(images)} images. An empty line or Ctrl-D ends, /new begins anew.\n")
+    sys.stderr.write(f"{talker.name}, images: {len(images)}. An empty line or Ctrl-D ends, /new begins anew.\n")
     while question := _ask():
         if question == "/new":
             exchanges = []

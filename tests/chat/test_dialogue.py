@@ -86,7 +86,7 @@ def test_markers_that_match_the_images_are_understood(tokenizer: Tokenizer, ques
 def test_more_or_fewer_markers_than_images_name_both_numbers(
     tokenizer: Tokenizer, num_markers: int, num_images: int
 ) -> None:
-    message = f"the question has {num_markers} <image>, and there are {num_images} images: write one for each"
+    message = f"the question has {num_markers} <image>, the number of images is {num_images}: write one for each"
     with pytest.raises(RecordError, match=message):
         encode(tokenizer, "<image>" * num_markers + "what", num_images=num_images)
 

@@ -74,7 +74,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_told_so(client: TestClient
     ("body", "status", "message"),
     [
         (question("what elephant"), 422, "'elephant' in 'what elephant' is not among"),
-        (question("<image> <image> what", png(4, 4)), 422, "has 2 <image>, and there are 1 images"),
+        (question("<image> <image> what", png(4, 4)), 422, "has 2 <image>, the number of images is 1"),
         (question(" "), 422, "the question is empty"),
         (question("what", b"no picture"), 422, "10 bytes cannot be decoded"),
         ({**question("what"), "images": ["%%%"]}, 422, "a picture is not base64"),

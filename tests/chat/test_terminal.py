@@ -77,7 +77,7 @@ def test_a_model_without_shares_says_so(scale: Path, picture: Path, capsys: pyte
         (["--image", "no-such.png", "--prompt", "which"], "--image no-such.png: No such file or directory"),
         (["--image", ".", "--prompt", "which"], "--image .: Is a directory"),
         (["--image", "{text}", "--prompt", "which"], "7 bytes cannot be decoded: no known picture format"),
-        (["--prompt", "<image> which"], "the question has 1 <image>, and there are 0 images"),
+        (["--prompt", "<image> which"], "the question has 1 <image>, the number of images is 0"),
         (["--prompt", ""], "the question is empty"),
         (["--prompt", "elephant"], "'elephant' in 'elephant' is not among the"),
         (["--device", "nowhere", "--prompt", "which"], "--device nowhere: "),
