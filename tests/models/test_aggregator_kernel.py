@@ -62,15 +62,17 @@ def compare(case: str, *, is_masked: bool, dtype: torch.dtype, device: str) -> N
         assert difference <= tolerance * scale, f"{case}: {name} differs by {difference}, its largest value is {scale}"
 
 
+def compare_all(dtype: torch.dtype) -> None:
+    for case in CASES:
+        for is_masked in (False, True):
+            compare(case, is_masked=is_masked, dtype=dtype, device="cpu")
+
+
 @needs_triton
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("is_masked", [False, True], ids=["unmasked", "masked"])
-@pytest.mark.parametrize("case", CASES)
-def test_the_kernel_gives_the_plain_form_s_outputs_and_gradients_in_the_interpreter(
-    case: str, is_masked: bool, dtype: str
-) -> None:
-    call = f"compare({case!r}, is_masked={is_masked}, dtype=torch.{dtype}, device='cpu')"
-    run_interpreted(f"import torch; from tests.models.test_aggregator_kernel import compare; {call}")
+def test_the_kernel_gives_the_plain_form_s_outputs_and_gradients_in_the_interpreter(dtype: str) -> None:
+    call = f"compare_all(torch.{dtype})"
+    run(f"import torch; from tests.models.test_aggregator_kernel import compare_all; {call}", {"TRITON_INTERPRET": "1"})
 
 
 @needs_triton
@@ -104,10 +106,6 @@ def test_several_windows_are_refused_by_number() -> None:
 
 def test_importing_the_aggregator_does_not_import_triton() -> None:
     run("import sys; import cambrian.models.aggregator; assert 'triton' not in sys.modules", {})
-
-
-def run_interpreted(code: str) -> None:
-    run(code, {"TRITON_INTERPRET": "1"})
 
 
 def run(code: str, environment: dict[str, str]) -> None:
