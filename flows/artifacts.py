@@ -1,12 +1,10 @@
-"""What a run shows in Prefect's UI beside its logs: which files, by what patterns, in what form."""
+"""The files that a run shows in Prefect's UI beside its logs: which of them, and in what form."""
 
 from __future__ import annotations
 
 import base64
 import csv
 import re
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,37 +22,8 @@ IMAGE_TYPES = {
 _MAX_BYTES = 4 * 2**20  # they are stored in the server's database at every run
 
 
-class ArtifactPatternError(ValueError):
-    """Patterns of [tool.flows], or a file that they name, that cannot be shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactPatterns:
-    """Glob patterns, from the current folder, of the files to show."""
-
-    tables: tuple[str, ...]
-    """CSV files with a header."""
-    images: tuple[str, ...]
-
-
-def read_patterns(pyproject: Path) -> ArtifactPatterns:
-    """Read `table_artifacts` and `image_artifacts` of [tool.flows]; none when the file or the block is missing.
-
-    Raises:
-        ArtifactPatternError: another key, or a value that is not a list of strings.
-    """
-    block = (
-        tomllib.loads(pyproject.read_text(encoding="utf-8")).get("tool", {}).get("flows", {})
-        if pyproject.exists()
-        else {}
-    )
-    known = ("table_artifacts", "image_artifacts")
-    for key, value in block.items():
-        if key not in known:
-            raise ArtifactPatternError(f"{pyproject}: tool.flows.{key} is unknown; expected {' or '.join(known)}")
-        if not (isinstance(value, list) and all(isinstance(pattern, str) for pattern in value)):
-            raise ArtifactPatternError(f"{pyproject}: tool.flows.{key} is {value!r}; expected a list of glob patterns")
-    return ArtifactPatterns(*(tuple(block.get(key, ())) for key in known))
+class ArtifactFileError(ValueError):
+    """A file that cannot be shown."""
 
 
 def find_files(patterns: Iterable[str], *, outs: Sequence[Path]) -> list[Path]:
@@ -71,24 +40,24 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """Read a CSV file as rows of column to text.
 
     Raises:
-        ArtifactPatternError: not text, or too large for the UI.
+        ArtifactFileError: not text, or too large for the UI.
     """
     try:
         with _check_size(path).open(encoding="utf-8", newline="") as file:
             return [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(file)]
     except UnicodeDecodeError as error:
-        raise ArtifactPatternError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        raise ArtifactFileError(f"{path} is not a CSV file in UTF-8: {error}") from error
 
 
 def read_image(path: Path) -> str:
     """Read an image as a data URI, which needs no web server.
 
     Raises:
-        ArtifactPatternError: not a kind of image that browsers show, or too large for the UI.
+        ArtifactFileError: not a kind of image that browsers show, or too large for the UI.
     """
     kind = IMAGE_TYPES.get(path.suffix.lower())
     if kind is None:
-        raise ArtifactPatternError(f"{path} is not an image that browsers show; expected {', '.join(IMAGE_TYPES)}")
+        raise ArtifactFileError(f"{path} is not an image that browsers show; expected {', '.join(IMAGE_TYPES)}")
     return f"data:{kind};base64,{base64.b64encode(_check_size(path).read_bytes()).decode('ascii')}"
 
 
@@ -100,5 +69,5 @@ def build_key(path: Path) -> str:
 def _check_size(path: Path) -> Path:
     size = path.stat().st_size
     if size > _MAX_BYTES:
-        raise ArtifactPatternError(f"{path} has {size} bytes; the UI is given at most {_MAX_BYTES}")
+        raise ArtifactFileError(f"{path} has {size} bytes; the UI is given at most {_MAX_BYTES}")
     return path

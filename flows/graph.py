@@ -1,22 +1,28 @@
-"""DVC's graph and status, read from DVC itself: the only module that imports dvc.
+"""DVC's graph and status, read from DVC itself: with `flows.stage` the only module that imports dvc.
 
-DVC's Python interface is not official. What is used of it is here, and the version is pinned.
+DVC's Python interface is not official. What is used of it is in these two, and the version is pinned.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dvc.exceptions import DvcException
+from dvc.fs import LocalFileSystem
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
 
+from flows.unfinished import is_unfinished, mark_finished
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 
@@ -33,9 +39,27 @@ class StageNode:
     command: str
     """Empty for files that were added, not made."""
     upstream: tuple[str, ...]
-    """Addresses of the stages that make this one's dependencies, in the order of the plan."""
+    """Addresses of the stages of the plan that make this one's dependencies, in the order of the plan."""
     outs: tuple[Path, ...]
     """Absolute paths of what the stage writes: outputs, metrics and plots."""
+    meta: Any
+    """What dvc.yaml says under `meta:`, for others than DVC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One reason for which DVC would run a stage again."""
+
+    kind: str
+    """`new` (it never ran), `command`, `param`, `dependency`, `output` or `always` (it asks to run every time)."""
+    subject: str
+    """The name of the param, with its file, or the path; empty for a stage and its command."""
+    before: str | None
+    """Value, hash or command when the stage last ran; None when there was none."""
+    after: str | None
+    """The same, now."""
+    maker: str | None = None
+    """The stage that makes the dependency."""
 
 
 class Project:
@@ -46,7 +70,7 @@ class Project:
 
     def __init__(self) -> None:
         try:
-            self._repo = Repo(_wait_for_lock=True)
+            self._repo = open_repository()
         except DvcException as error:
             raise GraphError(f"{error}. Start this inside a DVC project.") from error
         self._stages: dict[str, Any] = {}
@@ -59,18 +83,36 @@ class Project:
     ) -> None:
         self._repo.close()
 
-    def plan(self, targets: Sequence[str] = ()) -> list[StageNode]:
+    @property
+    def root(self) -> Path:
+        """The folder that holds `.dvc`."""
+        return Path(self._repo.root_dir)
+
+    @property
+    def temporary(self) -> Path:
+        """DVC's folder for files that are of no use to another clone."""
+        return Path(self._repo.tmp_dir)
+
+    def plan(
+        self,
+        targets: Sequence[str] = (),
+        *,
+        glob: bool = False,
+        downstream: bool = False,
+        all_pipelines: bool = False,
+    ) -> list[StageNode]:
         """List the stages that `dvc repro TARGETS` would look at, each after everything that it depends on.
 
         No targets means the dvc.yaml of the current folder and what it depends on. The order is DVC's own. A frozen
-        stage does not pull in its dependencies.
+        stage does not pull in its dependencies. The options are those of `dvc repro`.
 
         Raises:
             GraphError: dvc.yaml cannot be read, has a cycle or overlapping outputs, or lacks a target.
         """
         try:
             graph = get_active_graph(self._repo.index.graph)
-            stages = plan_repro(graph, collect_stages(self._repo, targets or ["dvc.yaml"]))
+            wanted = None if all_pipelines else collect_stages(self._repo, targets or ["dvc.yaml"], glob=glob)
+            stages = plan_repro(graph, wanted, downstream=downstream)
         except (StageNotFound, StageFileDoesNotExistError) as error:
             raise GraphError(f"{error}; `dvc stage list --all` names what there is") from error
         except DvcException as error:
@@ -81,11 +123,31 @@ class Project:
             StageNode(
                 address=address,
                 command=_join_commands(stage.cmd),
-                upstream=tuple(sorted((s.addressing for s in graph.successors(stage)), key=position.__getitem__)),
+                upstream=tuple(
+                    sorted(
+                        (s.addressing for s in graph.successors(stage) if s.addressing in position),
+                        key=position.__getitem__,
+                    )
+                ),
                 outs=tuple(Path(out.fs_path) for out in stage.outs),
+                meta=stage.meta,
             )
             for address, stage in self._stages.items()
         ]
+
+    def find_up_to_date(self, nodes: Sequence[StageNode]) -> set[str]:
+        """Name the planned stages that have nothing to do, and nothing upstream either.
+
+        Raises:
+            GraphError: as `is_up_to_date`.
+        """
+        found: set[str] = set()
+        with self._locked("the stages"):
+            for node in nodes:
+                if found.issuperset(node.upstream) and not self._stages[node.address].changed():
+                    found.add(node.address)
+                    mark_finished(self._repo.tmp_dir, node.address)
+        return found
 
     def is_up_to_date(self, address: str) -> bool:
         """Ask DVC whether a planned stage has nothing to do, by the files as they are now.
@@ -96,9 +158,90 @@ class Project:
         Raises:
             GraphError: DVC cannot tell, for example because a params file cannot be parsed.
         """
+        with self._locked(address):
+            return not self._stages[address].changed()
+
+    def list_problems(self, address: str, *, may_overwrite: bool) -> list[str]:
+        """Say what would make DVC fail on a planned stage, or destroy work, as far as can be known beforehand.
+
+        These are a dependency or a value that is missing and that no planned stage makes, and an output that is
+        neither what the stage made last, nor in DVC's cache, nor a piece that an interrupted run left: somebody has
+        edited it, and DVC deletes outputs before it runs a stage (which `may_overwrite` allows).
+        """
+        stage = self._stages[address]
+        with self._locked(address):
+            problems = [*self._list_missing(stage)]
+            is_kept = may_overwrite or stage.frozen or not stage.cmd or is_unfinished(self._repo.tmp_dir, address)
+            if not is_kept:
+                problems += [
+                    f"{out} was changed after {address} made it, by hand or by an interrupted `dvc repro`, and would "
+                    f"be deleted. Keep it: dvc commit {address}; take the old one: dvc checkout --force {out}; "
+                    "overwrite it: --force"
+                    for out in stage.outs
+                    if _is_edited(out)
+                ]
+        return problems
+
+    def explain(self, address: str) -> list[Change]:
+        """List the reasons for which DVC would run a planned stage again, as the files are now.
+
+        What stages before it have yet to make is not foreseen: such a dependency is compared as it lies there.
+
+        Raises:
+            GraphError: as `is_up_to_date`.
+        """
+        stage = self._stages[address]
+        with self._locked(address):
+            recorded = self._read_record(stage)
+            if recorded is None and stage.cmd:
+                return [Change("new", "", None, None)]
+            changes = [Change("always", "", None, None)] if stage.is_callback or stage.always_changed else []
+            before = _join_commands(recorded.get("cmd")) if recorded is not None else ""
+            if before != _join_commands(stage.cmd):
+                changes.append(Change("command", "", before, _join_commands(stage.cmd)))
+            params = set(stage.params)
+            for dep in stage.deps:
+                changes += _explain_params(dep) if dep in params else self._explain_dependency(dep)
+            return changes + [change for out in stage.outs for change in _explain_output(out)]
+
+    def _list_missing(self, stage: Any) -> Iterator[str]:
+        made = {out.fs_path for planned in self._stages.values() for out in planned.outs}
+        params = set(stage.params)
+        for dep in stage.deps:
+            if dep in params:
+                missing = set(dep.params) - set(dep.read_params()) if dep.exists else {"the file"}
+                yield from (f"{stage.addressing} needs {name} of {dep}, which is missing" for name in sorted(missing))
+            elif dep.protocol == "local" and not dep.exists and not _is_made(Path(dep.fs_path), made):
+                yield f"{stage.addressing} needs {dep}, which is missing, and no stage of this run makes it"
+        if not stage.cmd and not stage.is_import:
+            for out in stage.outs:
+                if not out.exists:
+                    yield f"{out} is missing: `dvc pull {stage.addressing}` or `dvc checkout {stage.addressing}`"
+
+    def _explain_dependency(self, dep: Any) -> Iterator[Change]:
+        now = dep.get_hash().value if dep.exists else None
+        before = dep.hash_info.value if dep.hash_info else None
+        if now != before:
+            yield Change("dependency", str(dep), before, now, self._find_maker(dep))
+
+    def _find_maker(self, dep: Any) -> str | None:
+        for stage in self._repo.index.stages:
+            if any(out.fs_path == dep.fs_path for out in stage.outs):
+                return str(stage.addressing)
+        return None
+
+    def _read_record(self, stage: Any) -> dict[str, Any] | None:
+        """Read what dvc.lock holds of a stage; None before its first run. Files that were added have no entry there."""
+        if not stage.cmd:
+            return None
+        recorded = stage.dvcfile._lockfile.load().get("stages", {}).get(stage.name)
+        return None if recorded is None else dict(recorded)
+
+    @contextmanager
+    def _locked(self, address: str) -> Iterator[None]:
         try:
             with self._repo.lock:
-                return not self._stages[address].changed()
+                yield
         except (DvcException, LockError) as error:
             raise GraphError(f"cannot tell whether {address} is up to date: {error}") from error
 
@@ -113,6 +256,90 @@ class Project:
             prefix = "" if str(file) == file.DEFAULT_PARAMS_FILE else f"{file}:"
             values.update({f"{prefix}{name}": value for name, value in read.items()})
         return values
+
+
+def open_repository() -> Any:
+    """Open the DVC project around the current folder, for lists that are never half written.
+
+    Raises:
+        DvcException: there is none.
+    """
+    repository = Repo(_wait_for_lock=True)
+    repository.fs = _ReplacingFileSystem()
+    return repository
+
+
+class _ReplacingFileSystem(LocalFileSystem):  # type: ignore[misc]  # dvc has no types
+    """Replaces `dvc.lock` and the list of DVC's locks, which DVC writes in place: kill -9 would leave half of them.
+
+    Half a list of locks makes every DVC command fail until somebody deletes it; half a `dvc.lock` may even look whole.
+    """
+
+    def open(self, path: Any, mode: str = "r", **arguments: Any) -> Any:
+        if "w" in mode and Path(path).name in ("dvc.lock", "rwlock"):
+            return _replace(Path(path), encoding=arguments.get("encoding"))
+        return super().open(path, mode, **arguments)
+
+
+@contextmanager
+def _replace(path: Path, *, encoding: str | None) -> Iterator[IO[str]]:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding=encoding) as file:
+            yield file
+        os.chmod(name, path.stat().st_mode if path.exists() else 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _is_made(path: Path, made: set[str]) -> bool:
+    """Whether a path is an output, lies in one, or holds one."""
+    return any(path == Path(out) or path.is_relative_to(out) or Path(out).is_relative_to(path) for out in made)
+
+
+def _is_edited(out: Any) -> bool:
+    if not out.hash_info or not out.exists or out.persist or out.protocol != "local":
+        return False
+    now = out.get_hash()
+    return now != out.hash_info and not (out.use_cache and out.cache.exists(now.value))
+
+
+def _explain_params(file: Any) -> list[Change]:
+    before = file.hash_info.value if file.hash_info else {}
+    now = file.read_params() if file.exists else {}
+    prefix = "" if str(file) == file.DEFAULT_PARAMS_FILE else f"{file}:"
+    changes = []
+    for name in file.params or [*now, *(name for name in before if name not in now)]:
+        for part, old, new in _compare(before.get(name, _MISSING), now.get(name, _MISSING)):
+            changes.append(Change("param", f"{prefix}{name}{part}", _write_value(old), _write_value(new)))
+    return changes
+
+
+_MISSING = object()
+
+
+def _compare(before: Any, now: Any, part: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Find the innermost values that differ, each with its dotted name."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*before, *now]):
+            yield from _compare(before.get(name, _MISSING), now.get(name, _MISSING), f"{part}.{name}")
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from _compare(old, new, f"{part}[{index}]")
+    elif before is _MISSING or now is _MISSING or before != now:
+        yield part, before, now
+
+
+def _write_value(value: Any) -> str | None:
+    return None if value is _MISSING else str(value)
+
+
+def _explain_output(out: Any) -> list[Change]:
+    before = out.hash_info.value if out.hash_info else None
+    now = out.get_hash().value if out.exists else None
+    return [] if before == now else [Change("output", str(out), before, now)]
 
 
 def _join_commands(command: str | list[str] | None) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _POLL_S = 0.05
+_STOP_INTERVAL_S = 0.2
 _FOREGROUND_PATIENCE_S = 10.0
 _BACKGROUND_PATIENCE_S = 5.0
 _AFTER_LEADER_PATIENCE_S = 1.0
@@ -26,23 +27,62 @@ class CancelledError(RuntimeError):
     """The command was ended because somebody asked for it."""
 
 
+class LimitError(RuntimeError):
+    """The command was ended because it ran longer than it may."""
+
+
+class Stop:
+    """What ends commands that run in other threads: politely when it is asked once, at once when it is asked again."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._urgent = threading.Event()
+
+    def ask(self) -> None:
+        """Ask once, or once more."""
+        (self._urgent if self._asked.is_set() else self._asked).set()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether running commands are to be ended and no more are to be started."""
+        return self._asked.is_set()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether they are to be killed without asking them first."""
+        return self._urgent.is_set()
+
+
 def run_group(
     command: Sequence[str],
     *,
     write_line: Callable[[str], None],
     environment: Mapping[str, str],
-    is_cancelled: Callable[[], bool],
-    cancel_interval_s: float,
+    stop: Stop,
+    limit_s: float | None = None,
+    keep_open: Sequence[int] = (),
+    on_start: Callable[[int], None] | None = None,
 ) -> int:
     """Run a command in a process group of its own and return its exit status.
 
     Every line of its output (both streams) goes to `write_line`, from another thread, when it is written. Whatever
     ends this call, an exception or a signal that raises one included, ends the whole group first, and processes that
-    left the group; what the command left in the background does not outlive it. A second Ctrl-C kills at once.
+    left the group; what the command left in the background does not outlive it.
+
+    Args:
+        command: what to start, without a shell.
+        write_line: takes a line of output, without its end.
+        environment: all of the command's environment.
+        stop: ends the command when it is asked to.
+        limit_s: wall time that it may take; None is for ever.
+        keep_open: descriptors that it inherits, as holders of leases.
+        on_start: takes the id of the group (which is that of its leader) once there is one.
 
     Raises:
-        CancelledError: `is_cancelled`, asked every `cancel_interval_s`, said yes.
+        CancelledError: `stop` was asked.
+        LimitError: the command ran longer than `limit_s`.
     """
+    started = time.monotonic()
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -50,19 +90,25 @@ def run_group(
         stderr=subprocess.STDOUT,
         env=dict(environment),
         start_new_session=True,
+        pass_fds=tuple(keep_open),
     )
+    if on_start is not None:
+        on_start(process.pid)
     assert process.stdout is not None
     reader = threading.Thread(target=_forward_lines, args=(process.stdout, write_line), daemon=True)
     reader.start()
     try:
         while True:
             try:
-                return process.wait(timeout=cancel_interval_s)
+                return process.wait(timeout=_STOP_INTERVAL_S)
             except subprocess.TimeoutExpired:
-                if is_cancelled():
+                if stop.is_asked:
                     raise CancelledError("cancelled") from None
+                if limit_s is not None and time.monotonic() - started > limit_s:
+                    raise LimitError(f"ran longer than {limit_s:g} s") from None
     finally:
-        _end_group(process, write_line)
+        end_group(process.pid, write_line=write_line, stop=stop)
+        process.poll()
         reader.join(_DRAIN_S)
 
 
@@ -75,49 +121,60 @@ def _forward_lines(stream: IO[bytes], write_line: Callable[[str], None]) -> None
                 write_line(text)
 
 
-def _end_group(process: subprocess.Popen[bytes], write_line: Callable[[str], None]) -> None:
-    """End what is left of the command: politely while its leader lives, as DVC must give its lock back; then firmly."""
+def end_group(leader: int, *, write_line: Callable[[str], None], stop: Stop) -> None:
+    """End what is left of a group: politely while its leader lives, as DVC must give its lock back; then firmly."""
     known: set[psutil.Process] = set()
     steps = [(signal.SIGTERM, _BACKGROUND_PATIENCE_S), (signal.SIGKILL, _BACKGROUND_PATIENCE_S)]
-    if process.poll() is None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which children inherit
+    # what children of a process that ignores SIGINT start ignores it too
+    if _is_leader_living(leader) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         steps.insert(0, (signal.SIGINT, _FOREGROUND_PATIENCE_S))
     try:
         for number, patience_s in steps:
-            living = _find_living(process, known)
+            if stop.is_urgent and number != signal.SIGKILL:
+                continue
+            living = _find_living(leader, known)
             if not living:
                 return
             write_line(f"ending {', '.join(_name(member) for member in living)} ({signal.Signals(number).name})")
             for member in living:
                 _send(member, number)
             deadline = time.monotonic() + patience_s
-            while _find_living(process, known) and time.monotonic() < deadline:
-                if number == signal.SIGINT and process.poll() is not None:
+            while _find_living(leader, known) and time.monotonic() < deadline:
+                if number != signal.SIGKILL and stop.is_urgent:
+                    break
+                if number == signal.SIGINT and not _is_leader_living(leader):
                     # what shells start in the background ignores SIGINT: no use in waiting for it
                     deadline = min(deadline, time.monotonic() + _AFTER_LEADER_PATIENCE_S)
                 time.sleep(_POLL_S)
     except BaseException:
-        for member in _find_living(process, known):
+        for member in _find_living(leader, known):
             _send(member, signal.SIGKILL)
         raise
-    if living := _find_living(process, known):
+    if living := _find_living(leader, known):
         write_line(f"still alive after SIGKILL: {', '.join(_name(member) for member in living)}")
 
 
-def _find_living(process: subprocess.Popen[bytes], known: set[psutil.Process]) -> list[psutil.Process]:
+def _find_living(leader: int, known: set[psutil.Process]) -> list[psutil.Process]:
     """List the living members of the group and, while their parents live, descendants that left it.
 
     What was seen once stays `known`: a launcher's workers in sessions of their own lose their parent when it ends.
     A zombie that nobody waits for is not living.
     """
-    process.poll()
     for pid in psutil.pids():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getpgid(pid) == process.pid:
+            if os.getpgid(pid) == leader:
                 known.add(psutil.Process(pid))
     for member in list(known):
         with suppress(psutil.NoSuchProcess):
             known.update(member.children(recursive=True))
     return sorted((member for member in known if _is_living(member)), key=lambda member: member.pid)
+
+
+def _is_leader_living(leader: int) -> bool:
+    try:
+        return _is_living(psutil.Process(leader))
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_living(member: psutil.Process) -> bool:

@@ -1,9 +1,9 @@
-"""`dvc repro` as a Prefect flow: the same stages in the same order, each a task run with its log and its state.
+"""`dvc repro` as a Prefect flow: independent stages at once, each a task run with its log and its state.
 
-    python -m flows.reproduce [TARGET ...] [--force] [--keep-going]
+    python -m flows.reproduce [TARGET ...] [--cpus 2] [--force] [--keep-going]
 
-DVC decides whether a stage runs, Prefect shows it. Without PREFECT_API_URL a temporary server takes the run down, and
-`prefect server start` shows it later; docs/prefect.md has the commands.
+DVC decides whether a stage runs, this when, Prefect shows it. Without PREFECT_API_URL a temporary server takes the run
+down, and `prefect server start` shows it later; docs/executor.md and docs/prefect.md have the commands.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import flows.telemetry  # noqa: F401  # isort: skip  (before prefect, which read
 import argparse
 import signal
 import sys
-import time
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,22 +27,22 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 from ruamel.yaml import YAML
 
-from flows.artifacts import (
-    ArtifactPatternError,
-    ArtifactPatterns,
-    build_key,
-    find_files,
-    read_image,
-    read_patterns,
-    read_table,
-)
-from flows.execute import execute_stage
+from flows.artifacts import ArtifactFileError, build_key, find_files, read_image, read_table
+from flows.checks import RunRefusedError, check_run
+from flows.coordinator import Coordinator, Ended
+from flows.durations import estimate, read_durations
+from flows.execute import Execution, execute_stage
 from flows.graph import GraphError, Project, StageNode
-from flows.process import CancelledError
+from flows.process import CancelledError, LimitError
+from flows.schedule import Outcome, Schedule
 from flows.server import ServerError, ensure_server
+from flows.settings import Settings, SettingsError, read_settings
+from flows.slots import Slots, measure_capacity
+from flows.task_runs import record_task_run
+from flows.workspace import WorkspaceBusyError, hold_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
     from prefect.client.schemas.objects import State
@@ -55,85 +55,108 @@ def reproduce(
     targets: list[str] | None = None,
     force: bool = False,
     keep_going: bool = False,
+    downstream: bool = False,
+    glob: bool = False,
+    all_pipelines: bool = False,
+    cpus: int | None = None,
+    memory_gib: float | None = None,
+    gpus: list[str] | None = None,
     table_artifacts: list[str] | None = None,
     image_artifacts: list[str] | None = None,
 ) -> Any:
-    """Bring stages of the DVC project around the current folder up to date, one after the other.
+    """Bring stages of the DVC project around the current folder up to date, independent ones at the same time.
 
     Args:
         targets: as for `dvc repro`; none means the dvc.yaml of the current folder. What they depend on comes first.
-        force: run every one of these stages, changed or not.
+        force: run every one of these stages, changed or not, and overwrite outputs that were edited by hand.
         keep_going: after a failure, go on with stages that do not depend on the one that failed.
+        downstream: the targets and what depends on them, instead of what they depend on.
+        glob: targets are patterns (`train@*`).
+        all_pipelines: every dvc.yaml of the project.
+        cpus: stages of one processor that may run at once; by default the processors of this machine.
+        memory_gib: memory for stages that say how much they need; by default that of this machine.
+        gpus: GPUs for stages that ask for some, as CUDA_VISIBLE_DEVICES names them; by default those of this machine.
         table_artifacts: glob patterns of CSV files to show; by default those of [tool.flows] in pyproject.toml.
         image_artifacts: glob patterns of images to show; the same default.
 
     Returns:
-        The final state: Completed, Failed (a stage failed, or the project cannot be read) or Cancelled.
+        The final state: Completed, Failed (a stage failed, or nothing was started and why) or Cancelled.
     """
     log = get_run_logger()
     try:
-        patterns = _choose_patterns(table_artifacts, image_artifacts)
-        with Project() as project:
-            stages = project.plan(targets or [])
-            log.info("%d stages to look at", len(stages))
-            states, seconds = _run_stages(project, stages, force=force, keep_going=keep_going)
-    except (GraphError, ArtifactPatternError) as error:
+        settings = read_settings(Path("pyproject.toml"))
+        with Project() as project, hold_workspace(project.temporary) as lease:
+            stages = project.plan(targets or [], glob=glob, downstream=downstream, all_pipelines=all_pipelines)
+            up_to_date = set() if force else project.find_up_to_date(stages)
+            to_run = [stage for stage in stages if stage.address not in up_to_date]
+            log.info("%d stages to look at, %d up to date", len(stages), len(up_to_date))
+            needs = {
+                stage.address: settings.find_needs(
+                    stage.address, meta=stage.meta, params=project.read_params(stage.address)
+                )
+                for stage in to_run
+            }
+            slots = Slots(
+                measure_capacity(cpus=cpus, memory_gib=memory_gib, gpus=None if gpus is None else tuple(gpus))
+            )
+            check_run(project, [stage.address for stage in to_run], needs, slots.capacity, force=force)
+            durations = estimate((stage.address for stage in to_run), read_durations(project.temporary))
+            view = _View(project, force=force)
+            coordinator = Coordinator(
+                Schedule(stages, keep_going=keep_going, durations=durations),
+                slots,
+                needs,
+                lease,
+                launch=view.launch,
+                record=view.record,
+                is_up_to_date=(lambda _address: False) if force else project.is_up_to_date,
+                is_cancelled=_is_flow_cancelled,
+                dvc_tmp=project.temporary,
+            )
+            coordinator.run(up_to_date)
+        outdated = _find_outdated(stages) if to_run else {}
+    except (GraphError, SettingsError, WorkspaceBusyError, RunRefusedError) as error:
         log.error("%s", error)
         return Failed(message=str(error))
-    _publish_overview(stages, states, seconds)
-    _publish_files(patterns, [out for stage in stages for out in stage.outs])
-    return _conclude(states)
+    _publish_overview(stages, coordinator)
+    _publish_files(
+        _choose_patterns(settings, table_artifacts, image_artifacts), [out for stage in stages for out in stage.outs]
+    )
+    return _conclude(coordinator.schedule.outcomes, outdated)
 
 
 @task(task_run_name="{address}", persist_result=False, cache_policy=NO_CACHE)
-def bring_up_to_date(address: str, project: Project, command: str, force: bool, obstacle: str | None) -> Any:
+def bring_up_to_date(address: str, note: str, execute: Callable[[Callable[[str], None]], Execution]) -> Any:
     """Bring one stage up to date; the state says how that went.
 
-    Completed: its command ran. Cached: there was nothing to do, and nothing was started. Restored: DVC took the
-    outputs from its run-cache. Failed: with the last lines of its output. Skipped: because of `obstacle`.
+    Completed: its command ran. Cached: DVC found nothing to do. Restored: DVC took the outputs from its run-cache.
+    Failed: with the last lines of its output.
     """
     log = get_run_logger()
-    if obstacle is not None:
-        return Cancelled(name="Skipped", message=obstacle)
+    create_markdown_artifact(note, description="command and params")
     try:
-        if not force and project.is_up_to_date(address):
-            return Completed(name="Cached", message="up to date")
-        create_markdown_artifact(_describe(command, project.read_params(address)), description="command and params")
-        execution = execute_stage(address, force=force, write_line=log.info, is_cancelled=_is_flow_cancelled)
-    except GraphError as error:
-        return Failed(message=str(error))
+        execution = execute(log.info)
     except CancelledError:
         return Cancelled(message="ended because the flow run was cancelled")
+    except LimitError as error:
+        return Failed(message=f"{address} {error}, its limit, and was ended; raise limit_s if it should")
     if execution.status != 0:
         lines = "\n".join(execution.tail[-_SHOWN_LINES:])
-        return Failed(message=f"`dvc repro {address}` ended with status {execution.status}:\n{lines}")
-    return Completed(name="Restored", message="outputs taken from the run-cache") if execution.restored else Completed()
+        return Failed(message=f"{address} ended with status {execution.status}:\n{lines}")
+    if execution.restored:
+        return Completed(name=Outcome.RESTORED.value, message="outputs taken from the run-cache")
+    return Completed(name=Outcome.CACHED.value, message="up to date") if execution.unchanged else Completed()
 
 
 def main() -> None:
     """Run the flow from the command line; the exit status is 0 when every stage is up to date, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Bring DVC stages up to date, shown in Prefect.", allow_abbrev=False)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="stages, as for `dvc repro`; default: dvc.yaml")
-    parser.add_argument("-f", "--force", action="store_true", help="run stages even if nothing changed")
-    parser.add_argument(
-        "-k", "--keep-going", action="store_true", help="after a failure, go on with independent stages"
-    )
-    for kind, files in (("table", "CSV files"), ("image", "images")):
-        parser.add_argument(
-            f"--{kind}-artifact",
-            action="append",
-            metavar="PATTERN",
-            help=f"{files} to show, may be repeated; default: {kind}_artifacts of [tool.flows] in pyproject.toml",
-        )
-    args = parser.parse_args()
+    args = _build_parser().parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so it stays
             signal.signal(number, _exit_by_signal)
     try:
         ensure_server()
-        state: Any = reproduce(
-            args.targets, args.force, args.keep_going, args.table_artifact, args.image_artifact, return_state=True
-        )
+        state: Any = reproduce(**vars(args), return_state=True)
     except (KeyboardInterrupt, TerminationSignal):
         sys.exit(130)
     except ServerError as error:
@@ -141,60 +164,106 @@ def main() -> None:
     sys.exit(0 if state.is_completed() else 1)
 
 
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Bring DVC stages up to date, shown in Prefect.", allow_abbrev=False)
+    add = parser.add_argument
+    add("targets", nargs="*", metavar="TARGET", help="stages, as for `dvc repro`; default: dvc.yaml")
+    add("-f", "--force", action="store_true", help="run stages even if nothing changed")
+    add("-k", "--keep-going", action="store_true", help="after a failure, go on with independent stages")
+    add("--downstream", action="store_true", help="the targets and what depends on them")
+    add("--glob", action="store_true", help="targets are patterns")
+    add("-P", "--all-pipelines", action="store_true", help="every dvc.yaml of the project")
+    add("--cpus", type=int, metavar="N", help="stages of one processor at once; default: this machine's processors")
+    add("--memory-gib", type=float, metavar="GIB", help="memory for stages; default: this machine's")
+    add("--gpus", type=_split, metavar="0,1", help="GPUs for stages that ask for some; default: this machine's")
+    for kind, files in (("table", "CSV files"), ("image", "images")):
+        add(
+            f"--{kind}-artifact",
+            dest=f"{kind}_artifacts",
+            action="append",
+            metavar="PATTERN",
+            help=f"{files} to show, may be repeated; default: {kind}_artifacts of [tool.flows] in pyproject.toml",
+        )
+    return parser
+
+
+def _split(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
 def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
     """End by an exception, so that what was started is ended first: stages have sessions of their own."""
     raise SystemExit(128 + number)
 
 
-def _choose_patterns(tables: Sequence[str] | None, images: Sequence[str] | None) -> ArtifactPatterns:
-    configured = read_patterns(Path("pyproject.toml"))
-    return ArtifactPatterns(
-        tables=configured.tables if tables is None else tuple(tables),
-        images=configured.images if images is None else tuple(images),
-    )
+class _View:
+    """The stages of one flow run as Prefect's task runs."""
 
+    def __init__(self, project: Project, *, force: bool) -> None:
+        self._project = project
+        self._force = force
+        self._states: dict[str, State[Any]] = {}
+        context = FlowRunContext.get()
+        assert context is not None
+        assert context.flow_run is not None
+        self._flow_run_id = context.flow_run.id
 
-def _run_stages(
-    project: Project, stages: Sequence[StageNode], *, force: bool, keep_going: bool
-) -> tuple[dict[str, State[Any]], dict[str, float]]:
-    """Give every stage its task run, in order; those that cannot or should not start end as Skipped."""
-    states: dict[str, State[Any]] = {}
-    seconds: dict[str, float] = {}
-    for stage in stages:
-        started = time.monotonic()
-        states[stage.address] = bring_up_to_date(
-            stage.address,
-            project,
-            stage.command,
-            force,
-            _find_obstacle(stage, states, keep_going=keep_going),
-            wait_for=_link([states[address] for address in stage.upstream if address in states]),
-            return_state=True,
+    def launch(self, stage: StageNode, done: Callable[[Ended], None], **resources: Any) -> None:
+        """Start a stage as a task run of its own; `done` is called, in another thread, when it has ended."""
+        note = _describe(stage.command, self._project.read_params(stage.address))
+        execute = partial(_execute, stage.address, self._force, resources)
+        future: Any = bring_up_to_date.submit(
+            stage.address, note, execute, wait_for=self._link(stage), return_state=False
         )
-        seconds[stage.address] = time.monotonic() - started
-    return states, seconds
+
+        def take_state(_future: Any) -> None:
+            outcome, message = Outcome.FAILED, "Prefect lost it; its log says more"
+            try:
+                future.wait()  # it has ended; the future takes the state over only now
+                state = self._states[stage.address] = future.state
+                message = str(state.message or "")
+                outcome = Outcome(str(state.name))
+            except ValueError:  # Crashed, for example
+                pass
+            finally:
+                done(Ended(stage.address, outcome, message))  # else the run waits for ever
+
+        future.add_done_callback(take_state)
+
+    def record(self, stage: StageNode, outcome: Outcome, message: str) -> None:
+        """Show a stage for which nothing is started."""
+        upstream = [self._states[address] for address in stage.upstream if address in self._states]
+        self._states[stage.address] = record_task_run(
+            stage.address,
+            outcome,
+            message,
+            task_key=bring_up_to_date.task_key,
+            flow_run_id=self._flow_run_id,
+            upstream=upstream,
+        )
+
+    def _link(self, stage: StageNode) -> list[Any]:
+        """Draw the graph's edges in the UI; what a failure means for dependents is not Prefect's to decide.
+
+        Prefect would turn the dependents of a skipped stage into NotReady, which counts as pending for ever.
+        """
+        return [allow_failure(self._states[address]) for address in stage.upstream if address in self._states]
 
 
-def _link(upstream: Sequence[State[Any]]) -> list[Any]:
-    """Draw the graph's edges in the UI; what a failure means for dependents is decided here, not by Prefect.
-
-    Prefect would turn the dependents of a skipped stage into NotReady, which counts as pending for ever.
-    """
-    return [allow_failure(state) for state in upstream if state.is_completed() or state.is_failed()]
+def _execute(address: str, force: bool, resources: Mapping[str, Any], write_line: Callable[[str], None]) -> Execution:
+    return execute_stage(address, force=force, write_line=write_line, **resources)
 
 
-def _find_obstacle(stage: StageNode, states: dict[str, State[Any]], *, keep_going: bool) -> str | None:
-    """Say why a stage is not to start, or None."""
-    for address, state in states.items():
-        if state.is_completed():
-            continue
-        if address in stage.upstream:
-            return f"not started: it depends on {address}, which is {state.name}"
-        if state.is_failed() and not keep_going:
-            return f"not started: {address} failed (--keep-going goes on with stages that do not depend on it)"
-        if state.name == "Cancelled":
-            return "not started: the flow run was cancelled"
-    return None
+def _find_outdated(stages: Sequence[StageNode]) -> dict[str, str]:
+    """Name the stages that are not up to date any more, and why: sources were edited while the run was under way."""
+    outdated: dict[str, str] = {}
+    with Project() as project:
+        known = {stage.address for stage in project.plan(all_pipelines=True)}
+        for stage in stages:
+            if stage.address in known and not project.is_up_to_date(stage.address):
+                changes = project.explain(stage.address)
+                outdated[stage.address] = ", ".join(change.subject or change.kind for change in changes)
+    return outdated
 
 
 def _is_flow_cancelled() -> bool:
@@ -212,28 +281,41 @@ def _is_flow_cancelled() -> bool:
     return state is not None and (state.is_cancelled() or state.is_cancelling())
 
 
-def _describe(command: str, params: dict[str, Any]) -> str:
+def _describe(command: str, params: Mapping[str, Any]) -> str:
     """Write a stage's command and params as Markdown."""
     text = StringIO()
-    YAML().dump(params, text)
+    YAML().dump(dict(params), text)
     return f"~~~~\n{command}\n~~~~\n" + (f"\n~~~~\n{text.getvalue()}~~~~\n" if params else "")
 
 
-def _publish_overview(stages: Sequence[StageNode], states: dict[str, State[Any]], seconds: dict[str, float]) -> None:
+def _choose_patterns(
+    settings: Settings, tables: Sequence[str] | None, images: Sequence[str] | None
+) -> dict[str, Sequence[str]]:
+    return {
+        "table": settings.table_artifacts if tables is None else tables,
+        "image": settings.image_artifacts if images is None else images,
+    }
+
+
+def _publish_overview(stages: Sequence[StageNode], coordinator: Coordinator) -> None:
     create_table_artifact(
         key="stages",
         table=[
-            {"stage": stage.address, "state": states[stage.address].name, "seconds": round(seconds[stage.address], 1)}
+            {
+                "stage": stage.address,
+                "state": coordinator.schedule.outcomes[stage.address].value,
+                "seconds": round(coordinator.seconds.get(stage.address, 0.0), 1),
+            }
             for stage in stages
         ],
         description="Every stage of this run, in the order in which DVC takes them.",
     )
 
 
-def _publish_files(patterns: ArtifactPatterns, outs: Sequence[Path]) -> None:
+def _publish_files(patterns: Mapping[str, Sequence[str]], outs: Sequence[Path]) -> None:
     """Show the tables and images that the stages made; one that cannot be shown is logged and fails nothing."""
     log = get_run_logger()
-    for kind, wanted in (("table", patterns.tables), ("image", patterns.images)):
+    for kind, wanted in patterns.items():
         files = find_files(wanted, outs=outs)
         if wanted and not files:
             log.info("no %s to show: no output of these stages matches %s", kind, ", ".join(wanted))
@@ -243,21 +325,26 @@ def _publish_files(patterns: ArtifactPatterns, outs: Sequence[Path]) -> None:
                     create_table_artifact(key=build_key(path), table=read_table(path), description=f"`{path}`")
                 else:
                     create_image_artifact(key=build_key(path), image_url=read_image(path), description=f"`{path}`")
-            except ArtifactPatternError as error:
+            except ArtifactFileError as error:
                 log.warning("not shown: %s", error)
 
 
-def _conclude(states: dict[str, State[Any]]) -> State[Any]:
+def _conclude(outcomes: Mapping[str, Outcome], outdated: Mapping[str, str]) -> State[Any]:
     counts = {
-        name: sum(state.name == name for state in states.values())
-        for name in sorted({str(s.name) for s in states.values()})
+        name: sum(outcome.value == name for outcome in outcomes.values())
+        for name in sorted({outcome.value for outcome in outcomes.values()})
     }
-    message = f"{len(states)} stages: " + ", ".join(f"{count} {name}" for name, count in counts.items())
-    failed = [address for address, state in states.items() if state.is_failed()]
+    message = f"{len(outcomes)} stages: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+    failed = [address for address, outcome in outcomes.items() if outcome is Outcome.FAILED]
     if failed:
         return Failed(message=f"{', '.join(failed)} failed. {message}")
-    if "Cancelled" in counts:
+    if not all(outcome.is_good for outcome in outcomes.values()):
         return Cancelled(message=message)
+    if outdated:
+        named = "; ".join(f"{address} ({why})" for address, why in outdated.items())
+        return Failed(
+            message=f"changed while the run was under way, so that these are to run again: {named}. {message}"
+        )
     return Completed(message=message)
 
 

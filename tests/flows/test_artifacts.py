@@ -6,41 +6,12 @@ from pathlib import Path
 import pytest
 
 from flows.artifacts import (
-    ArtifactPatternError,
-    ArtifactPatterns,
+    ArtifactFileError,
     build_key,
     find_files,
     read_image,
-    read_patterns,
     read_table,
 )
-
-
-def test_patterns_come_from_pyproject(tmp_path: Path) -> None:
-    path = tmp_path / "pyproject.toml"
-    path.write_text('[tool.flows]\ntable_artifacts = ["results/*.csv"]\n')
-    assert read_patterns(path) == ArtifactPatterns(tables=("results/*.csv",), images=())
-
-
-def test_without_a_block_or_a_file_there_are_no_patterns(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[project]\n")
-    for path in (tmp_path / "pyproject.toml", tmp_path / "none.toml"):
-        assert read_patterns(path) == ArtifactPatterns(tables=(), images=())
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("tables = []", r"tool\.flows\.tables is unknown; expected table_artifacts or image_artifacts"),
-        ('table_artifacts = "a.csv"', r"tool\.flows\.table_artifacts is 'a\.csv'; expected a list"),
-        ("image_artifacts = [1]", r"tool\.flows\.image_artifacts is \[1\]; expected a list"),
-    ],
-)
-def test_a_wrong_block_is_refused(line: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "pyproject.toml"
-    path.write_text(f"[tool.flows]\n{line}\n")
-    with pytest.raises(ArtifactPatternError, match=message):
-        read_patterns(path)
 
 
 def test_only_what_the_stages_make_is_found_and_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +42,7 @@ def test_a_table_keeps_its_cells_as_they_are_written(tmp_path: Path) -> None:
 def test_bytes_that_are_no_table_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ArtifactPatternError, match="not a CSV file"):
+    with pytest.raises(ArtifactFileError, match="not a CSV file"):
         read_table(path)
 
 
@@ -85,10 +56,10 @@ def test_an_image_becomes_a_data_uri(tmp_path: Path) -> None:
 
 def test_other_files_and_large_ones_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_text("x")
-    with pytest.raises(ArtifactPatternError, match="not an image that browsers show"):
+    with pytest.raises(ArtifactFileError, match="not an image that browsers show"):
         read_image(tmp_path / "a.pdf")
     (tmp_path / "a.png").write_bytes(b"\0" * (4 * 2**20 + 1))
-    with pytest.raises(ArtifactPatternError, match="4194305 bytes"):
+    with pytest.raises(ArtifactFileError, match="4194305 bytes"):
         read_image(tmp_path / "a.png")
 
 

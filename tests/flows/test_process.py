@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -9,26 +10,39 @@ import psutil
 import pytest
 
 import flows.process
-from flows.process import CancelledError, run_group
+from flows.process import CancelledError, LimitError, Stop, run_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-def never() -> bool:
-    return False
+class StopWhen(Stop):
+    """Is asked when a function says so; what that raises is raised where a signal would be."""
+
+    def __init__(self, is_time: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_time = is_time
+
+    @property
+    def is_asked(self) -> bool:
+        return self._is_time()
 
 
 def run_shell(
-    script: str, write_line: Callable[[str], None], is_cancelled: Callable[[], bool] = never, **environment: str
+    script: str,
+    write_line: Callable[[str], None],
+    *,
+    stop: Stop | None = None,
+    limit_s: float | None = None,
+    **environment: str,
 ) -> int:
     return run_group(
         ["bash", "-c", script],
         write_line=write_line,
         environment=os.environ | environment,
-        is_cancelled=is_cancelled,
-        cancel_interval_s=0.2,
+        stop=stop or Stop(),
+        limit_s=limit_s,
     )
 
 
@@ -86,7 +100,7 @@ def test_an_interrupt_ends_children_that_ignore_signals_and_those_with_their_own
     sleep 600
     """
     with pytest.raises(end):
-        run_shell(script, lambda _line: None, interrupt)
+        run_shell(script, lambda _line: None, stop=StopWhen(interrupt))
     assert not is_living(tmp_path / "stubborn")
     assert not is_living(tmp_path / "session")
 
@@ -106,8 +120,7 @@ def test_the_leader_may_tidy_up_after_an_interrupt(tmp_path: Path) -> None:
             [sys.executable, "-u", "-c", script],
             write_line=lines.append,
             environment=os.environ,
-            is_cancelled=(tmp_path / "up").exists,
-            cancel_interval_s=0.2,
+            stop=StopWhen((tmp_path / "up").exists),
         )
     assert lines[-1] == "tidy"
 
@@ -120,3 +133,44 @@ def test_what_a_command_leaves_in_the_background_ends_with_it(tmp_path: Path) ->
     assert time.monotonic() - started < 5
     assert "done" in lines
     assert any(line.startswith("ending ") for line in lines)
+
+
+def test_a_command_that_hangs_is_ended_at_its_limit(tmp_path: Path) -> None:
+    with pytest.raises(LimitError, match=r"ran longer than 0\.5 s"):
+        run_shell(f"sleep 600 & echo $! > {tmp_path}/child; wait", lambda _line: None, limit_s=0.5)
+    assert not is_living(tmp_path / "child")
+
+
+def test_who_asks_twice_does_not_wait_for_a_command_that_tidies_up(tmp_path: Path) -> None:
+    stop = Stop()
+
+    def ask_when_up() -> None:
+        while not (tmp_path / "up").exists():
+            time.sleep(0.05)
+        stop.ask()
+        time.sleep(0.5)
+        stop.ask()
+
+    threading.Thread(target=ask_when_up).start()
+    started = time.monotonic()
+    with pytest.raises(CancelledError):
+        run_shell(f"trap 'sleep 600' INT TERM; echo > {tmp_path}/up; sleep 600; sleep 600", lambda _: None, stop=stop)
+    assert time.monotonic() - started < flows.process._FOREGROUND_PATIENCE_S
+
+
+def test_the_group_is_named_when_it_starts_and_holds_what_it_is_given() -> None:
+    groups: list[int] = []
+    lines: list[str] = []
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"held\n")
+    os.close(write_end)
+    run_group(
+        ["bash", "-c", f"echo $$; cat <&{read_end}"],
+        write_line=lines.append,
+        environment=os.environ,
+        stop=Stop(),
+        keep_open=[read_end],
+        on_start=groups.append,
+    )
+    os.close(read_end)
+    assert lines == [str(groups[0]), "held"]
