@@ -107,6 +107,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def find_damage(folder: Path) -> str | None:
+    """Say what is wrong with a finished folder, down to the contents of its files; None where nothing is."""
+    try:
+        manifest = read_manifest(folder)
+    except ArtifactError as error:
+        return str(error)
+    changed = [name for name, facts in manifest["files"].items() if _sha256(folder / name) != facts["sha256"]]
+    return f"{', '.join(changed)} in {folder} is not what was written" if changed else None
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

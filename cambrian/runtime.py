@@ -124,4 +124,4 @@ def _write_timing(wall_s: float) -> None:
 
 
 def _stage_name(argv: Sequence[str]) -> str:
-    return os.environ.get("DVC_STAGE") or Path(argv[0]).stem
+    return os.environ.get("DVC_STAGE", Path(argv[0]).stem).rsplit(":", 1)[-1]

@@ -1,7 +1,7 @@
 """The whole model: encoders, connector, and an LLM whose image positions hold visual tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -194,9 +194,7 @@ def _pack_vision(vision: Vision | None, mask: Bool[Tensor, "batch length"]) -> V
     visible = mask.flatten()
     kept = visible[vision.rows]
     evidence = vision.evidence
-    if evidence.rows is not None:
-        evidence = replace(evidence, rows=None)  # it has the visible cells only, and now so has the row
-    elif not kept.all():
+    if not kept.all():
         evidence_mask = None if evidence.mask is None else evidence.mask[kept]
         evidence = Evidence(evidence.features[kept], evidence_mask, evidence.context[kept])
     return Vision(evidence, (visible.cumsum(dim=0) - 1)[vision.rows[kept]])

@@ -54,6 +54,16 @@ class LearningRates(Params):
     encoders: float = Field(ge=0)
 
 
+class CheckpointsConfig(Params):
+    """Where and how often a phase under way is saved; changes no result."""
+
+    folder: str
+    """Outside the pipeline's outputs; machines that may take over from each other share it."""
+    every_steps: int = Field(gt=0)
+    num_kept: int = Field(gt=0)
+    """The newest ones; a damaged one is passed over for the one before it."""
+
+
 class Recipe(Params):
     """How a phase trains."""
 
@@ -77,6 +87,7 @@ class Recipe(Params):
     """Memory for feature maps of frozen encoders, computed at an image's first use instead of every epoch; 0 encodes
     every time. Pays where a phase has several epochs.
     """
+    checkpoints: CheckpointsConfig
 
     @model_validator(mode="after")
     def _check_batch(self) -> Recipe:

@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from cambrian.models.tensor_files import load_tensors, read_tensors, write_tensors
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
 
     from cambrian.interfaces import Batch
+
+
+_PARAMETERS_NAME = "parameters.safetensors"
+_OPTIMIZERS_NAME = "optimizers.pt"
 
 
 class TrainableModel(Protocol):
@@ -40,6 +47,18 @@ class Engine(Protocol):
         """
         ...
 
+    def save(self, folder: Path) -> None:
+        """Write what learns and the optimizers' state."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: it was written by another model.
+        """
+        ...
+
 
 class LocalEngine:
     """One process, one device."""
@@ -47,14 +66,16 @@ class LocalEngine:
     def __init__(
         self,
         model: TrainableModel,
-        parameters: Sequence[nn.Parameter],
+        parameters: Mapping[str, nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer],
         *,
         max_gradient_norm: float,
         device: torch.device,
     ) -> None:
         self._model = model
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        """Take the model, and of its parameters those that learn, by name."""
+        self._named = dict(parameters)
+        self._parameters = list(self._named.values())
         self._optimizers = list(optimizers)
         self._max_gradient_norm = max_gradient_norm
         self._device = device
@@ -78,6 +99,22 @@ class LocalEngine:
         for optimizer in self._optimizers:
             optimizer.zero_grad()
         return norm.item()
+
+    def save(self, folder: Path) -> None:
+        """Write what learns and the optimizers' state."""
+        write_tensors(folder / _PARAMETERS_NAME, self._named)
+        torch.save([optimizer.state_dict() for optimizer in self._optimizers], folder / _OPTIMIZERS_NAME)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: it was written by another model.
+        """
+        load_tensors(self._named, read_tensors(folder / _PARAMETERS_NAME), where=folder / _PARAMETERS_NAME)
+        states = torch.load(folder / _OPTIMIZERS_NAME, weights_only=True, map_location=self._device)
+        for optimizer, state in zip(self._optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:

@@ -18,18 +18,27 @@ _NUM_NAMED_RECORDS = 64
 
 
 def train(
-    engine: Engine, steps: Iterable[list[Batch]], *, num_steps: int, rate_factor: Callable[[int], float], what: str
+    engine: Engine,
+    steps: Iterable[list[Batch]],
+    *,
+    num_steps: int,
+    rate_factor: Callable[[int], float],
+    what: str,
+    before: list[tuple[int, float]],
+    first_step: int,
+    after_step: Callable[[int, list[tuple[int, float]]], None],
 ) -> list[tuple[int, float]]:
     """Train on every step's micro batches; return (step, loss) for each step, counted from 1.
 
     A step's loss is the mean over all labelled positions of its batch, however it is cut into micro batches. A step
-    without a batch (all its records were unusable) is passed over.
+    without a batch (all its records were unusable) is passed over. `steps` are those from `first_step` (counted from 0)
+    on, and `before` is what the earlier ones returned; `after_step` hears how many are done.
 
     Raises:
         ParamsError: a loss or a gradient is not finite; names the records of the batch.
     """
-    curve = []
-    for step, batches in enumerate(iter_progress(steps, total=num_steps, what=what)):
+    curve = list(before)
+    for step, batches in enumerate(iter_progress(steps, total=num_steps - first_step, what=what), start=first_step):
         if not batches:
             continue
         counts = [int((batch.labels != IGNORE_LABEL).sum()) for batch in batches]
@@ -41,6 +50,7 @@ def train(
             engine.backward(loss)
         _check_finite(engine.step(rate_factor(step)), "gradient norm", step, batches)
         curve.append((step + 1, step_loss))
+        after_step(step + 1, curve)
     return curve
 
 

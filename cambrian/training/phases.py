@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,7 @@ from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import ParamsError
 from cambrian.models.weights import build_model, load_weights, read_stored, write_model
 from cambrian.runtime import generator_seed, logged_step
+from cambrian.training.checkpoints import TERMINATED, Checkpoints, Progress, Termination, fingerprint
 from cambrian.training.engine import LocalEngine
 from cambrian.training.features import FeatureCache
 from cambrian.training.loop import mean_final_loss, train
@@ -28,7 +30,6 @@ from cambrian.training.schedule import rate_factor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from cambrian.interfaces import Batch
     from cambrian.models.config import ModelConfig
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("cambrian")
 
 _NUM_LOSS_DIGITS = 6
+_CODE = [Path(__file__).parents[1] / room for room in ("data", "models", "training")]
+"""Sources of which a change makes a checkpoint useless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ def train_phase(phase: Phase, model_config: ModelConfig, recipe: Recipe, runtime
         samples = _read_samples(phase, model, model_config, recipe, at)
     model.set_trainable(set(phase.trained))
     model.to(device).train()
-    curve = _train(phase, model, samples, recipe, device)
+    checkpoints = _find_checkpoints(phase, model, model_config, recipe, at)
+    curve = _train(phase, model, samples, recipe, device, checkpoints)
     metrics = {
         "records": len(samples),
         "steps": len(curve),
@@ -104,6 +108,7 @@ def train_phase(phase: Phase, model_config: ModelConfig, recipe: Recipe, runtime
     write_json(at.metrics, metrics)
     if at.curve is not None:
         write_curve(at.curve, curve)
+    checkpoints.remove()
     _log.info("%s: %s steps, final loss %s", phase.name, metrics["steps"], metrics["final_loss"])
 
 
@@ -179,6 +184,30 @@ def _read_samples(
     )
 
 
+def _find_checkpoints(
+    phase: Phase,
+    model: MultimodalModel,
+    model_config: ModelConfig,
+    recipe: Recipe,
+    at: Places,
+) -> Checkpoints:
+    """The checkpoints of a phase with these inputs and this code; threads and device may change on the way."""
+    values = {
+        "phase": {"name": phase.name, "trained": sorted(phase.trained), "images": phase.use_images, "seed": phase.seed},
+        "model": model_config.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude={"checkpoints", "image_cache_mib"}),
+        "backbones": model.backbone_hashes,
+    }
+    folders = [at.data, at.pool, *([phase.initial] if phase.initial else [])]
+    code = [path for room in _CODE for path in room.rglob("*.py")]
+    key = fingerprint(values, folders, code)
+    return Checkpoints(
+        Path(recipe.checkpoints.folder) / f"{phase.name}-{key}",
+        every_steps=recipe.checkpoints.every_steps,
+        num_kept=recipe.checkpoints.num_kept,
+    )
+
+
 def _cache_features(phase: Phase, model: MultimodalModel, recipe: Recipe) -> FeatureCache | None:
     """Where encoders do not learn and images come back, features are computed once."""
     if "encoders" in phase.trained or recipe.feature_cache_mib == 0:
@@ -193,32 +222,60 @@ def _cache_features(phase: Phase, model: MultimodalModel, recipe: Recipe) -> Fea
 
 
 def _train(
-    phase: Phase, model: MultimodalModel, samples: Samples, recipe: Recipe, device: torch.device
+    phase: Phase,
+    model: MultimodalModel,
+    samples: Samples,
+    recipe: Recipe,
+    device: torch.device,
+    checkpoints: Checkpoints,
 ) -> list[tuple[int, float]]:
     parts = model.parts()
     engine = LocalEngine(
         model,
-        [parameter for name in sorted(phase.trained) for parameter in parts[name]],
+        {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad},
         build_optimizers(model, parts, recipe.optimizer, recipe.learning_rates),
         max_gradient_norm=recipe.optimizer.max_gradient_norm,
         device=device,
     )
+    progress = checkpoints.load_newest(engine) or Progress(0, [], samples.state())
     num_steps = count_steps(len(samples), recipe.global_batch_size, recipe.epochs)
-    return train(
-        engine,
-        _iter_steps(samples, recipe, phase.seed),
-        num_steps=num_steps,
-        rate_factor=lambda step: rate_factor(step, num_steps, recipe.warmup_ratio, recipe.schedule),
-        what=phase.name,
-    )
+    with Termination() as termination:
+
+        def save_where_due(num_done: int, curve: list[tuple[int, float]]) -> None:
+            if termination.is_requested or (checkpoints.is_due(num_done) and num_done < num_steps):
+                checkpoints.save(engine, Progress(num_done, curve, samples.state()))
+            if termination.is_requested:
+                _log.error("%s: terminated after step %d, which is saved: start again to go on", phase.name, num_done)
+                raise SystemExit(TERMINATED)
+
+        return train(
+            engine,
+            _iter_steps(samples, recipe, phase.seed, progress),
+            num_steps=num_steps,
+            rate_factor=lambda step: rate_factor(step, num_steps, recipe.warmup_ratio, recipe.schedule),
+            what=phase.name,
+            before=progress.curve,
+            first_step=progress.num_steps,
+            after_step=save_where_due,
+        )
 
 
-def _iter_steps(samples: Samples, recipe: Recipe, seed: int) -> Iterator[list[Batch]]:
-    """The micro batches of every step."""
-    for indices in iter_batches(len(samples), recipe.global_batch_size, recipe.epochs, seed):
+def _iter_steps(samples: Samples, recipe: Recipe, seed: int, progress: Progress) -> Iterator[list[Batch]]:
+    """The micro batches of every step that is not done yet.
+
+    Where features are kept, images are encoded again in the batches that they were first encoded in: a batch of
+    another size would round them differently.
+    """
+    for step, indices in enumerate(iter_batches(len(samples), recipe.global_batch_size, recipe.epochs, seed)):
+        is_done = step < progress.num_steps
+        if is_done and not samples.keeps_features:
+            continue
+        if step == progress.num_steps:
+            samples.load_state(progress.samples)
         parts = range(0, len(indices), recipe.micro_batch_size)
-        batches = (samples.read_batch(indices[start : start + recipe.micro_batch_size]) for start in parts)
-        yield [batch for batch in batches if batch is not None]
+        batches = [samples.read_batch(indices[start : start + recipe.micro_batch_size]) for start in parts]
+        if not is_done:
+            yield [batch for batch in batches if batch is not None]
 
 
 def _round(loss: float | None) -> float | None:

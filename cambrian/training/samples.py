@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -100,8 +100,7 @@ class Samples:
         self._encoded: dict[int, Encoded] = {}
         self.unusable: dict[str, str] = {}
         """Why each record that was left out was: its id to the reason's short name."""
-        self.num_truncated = 0
-        """Records of which `max_length` cut something off."""
+        self._truncated: set[int] = set()
         self.num_samples = 0
         """Conversations that batches were made of, over all epochs."""
         self.num_tokens = 0
@@ -109,6 +108,30 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def num_truncated(self) -> int:
+        """Records of which `max_length` cut something off."""
+        return len(self._truncated)
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether a batch depends on the batches before it: an image is encoded in the one that it first stands in."""
+        return self._features is not None
+
+    def state(self) -> dict[str, Any]:
+        """What was counted so far, for a checkpoint."""
+        return {
+            "num_samples": self.num_samples,
+            "num_tokens": self.num_tokens,
+            "truncated": sorted(self._truncated),
+            "unusable": self.unusable,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on counting from what `state` returned."""
+        self.num_samples, self.num_tokens = state["num_samples"], state["num_tokens"]
+        self._truncated, self.unusable = set(state["truncated"]), dict(state["unusable"])
 
     def read_batch(self, indices: Sequence[int]) -> Batch | None:
         """One batch of these records; None when none of them can be used.
@@ -156,7 +179,8 @@ class Samples:
             raise
         except ValueError as error:
             raise ArtifactError(f"record {record.id} ({record.source}): {error}") from error
-        self.num_truncated += num_cut > 0
+        if num_cut:
+            self._truncated.add(index)
         self._encoded[index] = encoded
         return encoded
 

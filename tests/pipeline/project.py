@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PARTS = ("cambrian", "docs", "flows", "scales", "stages", "dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml")
+FOLDERS = ("cambrian", "docs", "flows", "pipeline", "scales", "stages")
+FILES = ("dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml")
 
 
 class Project:
@@ -27,10 +28,10 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        for part in PARTS:
+        for part in (*FOLDERS, *FILES):
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
             else:
                 shutil.copy(source, folder / part)
         for command in ("git init -q", "dvc init -q"):
@@ -86,8 +87,8 @@ class Project:
 
 
 def stages_run(output: str) -> list[str]:
-    """The addresses of the stages that a `dvc repro` ran."""
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+    """The names of the stages that a `dvc repro` ran, without the files that they stand in."""
+    return [line.split("'")[1].rsplit(":", 1)[-1] for line in output.splitlines() if line.startswith("Running stage '")]
 
 
 def keep_runs(params: dict[str, Any], *names: str) -> None:

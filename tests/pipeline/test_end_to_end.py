@@ -134,7 +134,7 @@ def test_a_broken_pool_stops_the_run_with_one_clear_line(project: Project) -> No
 
 def test_a_run_with_an_unknown_recipe_is_refused_by_name(project: Project) -> None:
     project.edit("params.yaml", lambda params: params["runs"]["blind"].update(recipe="studdy"))
-    done = project.repro("finetune@blind", check=False)
+    done = project.repro("pipeline/runs/dvc.yaml:finetune@blind", check=False)
     project.edit("params.yaml", lambda params: params["runs"]["blind"].update(recipe="study"))
     assert done.returncode != 0
     assert "studdy" in done.stderr + done.stdout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,10 +35,15 @@ def make_batch(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *
 def make_engine(model: Table, *, rate: float = 1.0, max_gradient_norm: float = 1e9) -> LocalEngine:
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "highest_rate": rate}], lr=0.0)
     return LocalEngine(
-        model, list(model.parameters()), [optimizer], max_gradient_norm=max_gradient_norm, device=torch.device("cpu")
+        model,
+        dict(model.named_parameters()),
+        [optimizer],
+        max_gradient_norm=max_gradient_norm,
+        device=torch.device("cpu"),
     )
 
 
+train_all = partial(train, before=[], first_step=0, after_step=lambda num_done, curve: None)
 WHOLE = make_batch([[0, 1, 2], [3, 0, 1]], [[1, -100, 3], [2, 2, -100]], "a", "b")
 HALVES = [make_batch([[0, 1, 2]], [[1, -100, 3]], "a"), make_batch([[3, 0, 1]], [[2, 2, -100]], "b")]
 UNEVEN = [make_batch([[0, 1, 2]], [[1, -100, 3]], "a"), make_batch([[3, 0, 1]], [[2, -100, -100]], "b")]
@@ -46,8 +52,8 @@ UNEVEN = [make_batch([[0, 1, 2]], [[1, -100, 3]], "a"), make_batch([[3, 0, 1]], 
 def test_micro_batches_give_the_step_of_their_whole_batch() -> None:
     whole, halves = Table(), Table()
     kwargs = {"num_steps": 2, "rate_factor": lambda step: 1.0, "what": "x"}
-    one = train(make_engine(whole), [[WHOLE], [WHOLE]], **kwargs)
-    two = train(make_engine(halves), [HALVES, HALVES], **kwargs)
+    one = train_all(make_engine(whole), [[WHOLE], [WHOLE]], **kwargs)
+    two = train_all(make_engine(halves), [HALVES, HALVES], **kwargs)
     assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], abs=1e-6)  # rounding of float32
     assert torch.allclose(whole.logits, halves.logits, atol=1e-6)
 
@@ -57,28 +63,30 @@ def test_micro_batches_weigh_by_their_labels_not_by_their_number() -> None:
     with torch.no_grad():
         model.logits[3, 2] = 5.0
     expected = (2 * math.log(4) + math.log(3 + math.exp(5)) - 5) / 3
-    ((_, loss),) = train(make_engine(model), [UNEVEN], num_steps=1, rate_factor=lambda step: 1.0, what="x")
+    ((_, loss),) = train_all(make_engine(model), [UNEVEN], num_steps=1, rate_factor=lambda step: 1.0, what="x")
     assert loss == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_schedule_multiplies_the_highest_rate() -> None:
     still, moved = Table(), Table()
-    train(make_engine(still), [[WHOLE]], num_steps=1, rate_factor=lambda step: 0.0, what="x")
-    train(make_engine(moved), [[WHOLE]], num_steps=1, rate_factor=lambda step: 0.5, what="x")
+    train_all(make_engine(still), [[WHOLE]], num_steps=1, rate_factor=lambda step: 0.0, what="x")
+    train_all(make_engine(moved), [[WHOLE]], num_steps=1, rate_factor=lambda step: 0.5, what="x")
     assert torch.equal(still.logits, Table().logits)
     half = Table()
-    train(make_engine(half, rate=0.5), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x")
+    train_all(make_engine(half, rate=0.5), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x")
     assert torch.equal(moved.logits, half.logits)
 
 
 def test_gradients_are_clipped_by_their_norm() -> None:
     model = Table()
-    train(make_engine(model, max_gradient_norm=0.01), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x")
+    train_all(
+        make_engine(model, max_gradient_norm=0.01), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x"
+    )
     assert model.logits.norm().item() == pytest.approx(0.01, rel=1e-3)  # torch adds 1e-6 to the norm that it divides by
 
 
 def test_a_step_without_usable_records_is_passed_over_and_the_others_keep_their_numbers() -> None:
-    curve = train(make_engine(Table()), [[WHOLE], [], [WHOLE]], num_steps=3, rate_factor=lambda step: 1.0, what="x")
+    curve = train_all(make_engine(Table()), [[WHOLE], [], [WHOLE]], num_steps=3, rate_factor=lambda step: 1.0, what="x")
     assert [step for step, _ in curve] == [1, 3]
 
 
@@ -89,7 +97,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_records_of_its_batch(bad: floa
         model.logits[3] = bad
     before = model.logits.clone()
     with pytest.raises(ParamsError, match=r"the loss is nan at step 2, records b: nothing was written"):
-        train(make_engine(model, rate=0.0), [[HALVES[0]], HALVES], num_steps=2, rate_factor=lambda step: 1.0, what="x")
+        train_all(
+            make_engine(model, rate=0.0), [[HALVES[0]], HALVES], num_steps=2, rate_factor=lambda step: 1.0, what="x"
+        )
     assert torch.equal(model.logits.nan_to_num(), before.nan_to_num())
 
 
@@ -100,7 +110,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update() -> None:
 
     model = Steep()
     with pytest.raises(ParamsError, match=r"the gradient norm is nan at step 1, records a, b"):
-        train(make_engine(model), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x")
+        train_all(make_engine(model), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x")
     assert torch.equal(model.logits, Table().logits)
 
 

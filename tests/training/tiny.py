@@ -52,6 +52,7 @@ RECIPE: dict[str, Any] = {
     "max_unusable_share": 0.2,
     "image_cache_mib": 1,
     "feature_cache_mib": 1,
+    "checkpoints": {"folder": "checkpoints", "every_steps": 2, "num_kept": 2},
 }
 
 
