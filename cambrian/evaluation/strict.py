@@ -62,7 +62,7 @@ _OPPOSITES = {"yes": "no", "no": "yes"}
 class TwoReadings:
     """One benchmark's score by the paper's rule and by the strict one."""
 
-    paper: float
+    published: float
     strict: float
     disputed: tuple[str, ...]
     """Ids of the items whose replies the two rules do not credit alike."""
@@ -70,7 +70,7 @@ class TwoReadings:
     @property
     def difference(self) -> float:
         """What the strict reading takes away or adds, in the score's unit."""
-        return self.strict - self.paper
+        return self.strict - self.published
 
 
 def score_twice(name: str, items: Sequence[Item], replies: Sequence[Reply], *, with_image: bool) -> TwoReadings:
@@ -82,14 +82,14 @@ def score_twice(name: str, items: Sequence[Item], replies: Sequence[Reply], *, w
     """
     benchmark = find_benchmark(name)
     texts = find_texts(items, replies, with_image=with_image)
-    paper, strict = (
+    published, strict = (
         [match(text, item) for text, item in zip(texts, items, strict=True)]
         for match in (benchmark.match, strict_rule(benchmark.match))
     )
     return TwoReadings(
-        paper=score_credits(benchmark.metric, items, paper)[0],
+        published=score_credits(benchmark.metric, items, published)[0],
         strict=score_credits(benchmark.metric, items, strict)[0],
-        disputed=tuple(item.id for item, one, two in zip(items, paper, strict, strict=True) if one != two),
+        disputed=tuple(item.id for item, one, two in zip(items, published, strict, strict=True) if one != two),
     )
 
 
