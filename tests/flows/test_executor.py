@@ -1,0 +1,316 @@
+"""Stages at the same time, what is refused before anything runs, and faults: each one is caused, then the next run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, DemoProject, stage
+from tests.flows.test_reproduce import CLEAN, find_left, read_states, run, start_command, wait_for_child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def meet(name: str, other: str) -> str:
+    """A command that ends only if another one runs at the same time."""
+    return f"touch {name}.up; while [ ! -e {other}.up ]; do sleep 0.05; done; echo {name} > {name}.txt"
+
+
+def read_lock(project: DemoProject) -> Any:
+    """Read what dvc.lock says, whatever the order in which it says it."""
+    return yaml.safe_load((project.root / "dvc.lock").read_text())
+
+
+def test_independent_stages_run_at_the_same_time(project: DemoProject) -> None:
+    needs = {"meta": {"flows": {"limit_s": 120}}}
+    project.write({"a": stage(meet("a", "b"), out="a.txt", **needs), "b": stage(meet("b", "a"), out="b.txt", **needs)})
+    assert run(cpus=2).is_completed()
+    assert project.dvc("status") == CLEAN
+
+
+def test_after_parallel_runs_dvc_has_nothing_to_do_and_the_lock_is_that_of_a_sequential_run(
+    project: DemoProject,
+) -> None:
+    """Twenty stages in four layers, each of which depends on two of the layer before."""
+    stages: dict[str, object] = {}
+    for number in range(20):
+        layer, place = divmod(number, 5)
+        deps = [f"{(layer - 1) * 5 + (place + step) % 5}.txt" for step in (0, 1)] if layer else []
+        stages[f"s{number}"] = stage(f"cat {' '.join(deps)} > {number}.txt; echo {number} >> {number}.txt",
+                                     deps=deps, out=f"{number}.txt")  # fmt: skip
+    (project.root / "source.txt").write_text("1\n")
+    project.write({name: {**body, "cmd": f"{body['cmd']} < source.txt"} for name, body in stages.items()})  # type: ignore[dict-item, index]
+    project.dvc("repro", "--quiet")
+    sequential = read_lock(project)
+    assert len(sequential["stages"]) == 20
+    for _ in range(3):
+        (project.root / "dvc.lock").unlink()
+        project.list_ran()
+        assert run(cpus=8, force=True).is_completed()
+        ran = project.list_ran()
+        assert sorted(ran) == sorted(stages)
+        for number in range(5, 20):
+            for dep in stages[f"s{number}"]["deps"]:  # type: ignore[index]
+                assert ran.index(f"s{dep.removesuffix('.txt')}") < ran.index(f"s{number}")
+        assert read_lock(project) == sequential
+        assert project.dvc("status") == CLEAN
+        assert project.dvc("repro").endswith(CLEAN)
+    assert project.list_ran() == []
+
+
+def test_a_stage_has_the_gpus_that_it_asked_for(
+    project: DemoProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    show = 'echo "$CUDA_VISIBLE_DEVICES" > '
+    project.write(
+        {
+            name: stage(f"{meet(name, other)}; {show} {name}.txt", out=f"{name}.txt", meta={"flows": {"gpus": 1}})
+            for name, other in (("a", "b"), ("b", "a"))
+        }
+        | {"none": stage(f"{show} none.txt", out="none.txt", meta={"flows": {"gpus": 0}})}
+    )
+    assert run(cpus=3, gpus=["2", "5"]).is_completed()
+    shown = {name: (project.root / f"{name}.txt").read_text().strip() for name in ("a", "b", "none")}
+    assert {shown["a"], shown["b"]} == {"2", "5"}
+    assert shown["none"] == ""
+
+
+def test_downstream_globs_and_all_pipelines_are_those_of_dvc(diamond: DemoProject) -> None:
+    diamond.dvc("repro", "--quiet")
+    diamond.list_ran()
+    run(targets=["train@small"], downstream=True, force=True)
+    assert diamond.list_ran() == ["train@small", "report"]
+    assert set(read_states(run(targets=["train@*"], glob=True))) == {"collect", "train@small", "train@large"}
+    (diamond.root / "sub").mkdir()
+    (diamond.root / "sub/dvc.yaml").write_text("stages: {other: {cmd: echo 1 > other.txt, outs: [other.txt]}}")
+    assert "sub/dvc.yaml:other" in read_states(run(all_pipelines=True))
+    assert (diamond.root / "sub/other.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [({"gpus": 2}, "aside needs 2 gpus, and there are 1"), ({"cpus": 9}, "aside needs 9 cpus, and there are 4")],
+)
+def test_a_stage_that_needs_more_than_there_is_is_refused_before_anything_runs(
+    needs: dict[str, int], message: str, diamond: DemoProject
+) -> None:
+    aside = {**DIAMOND["aside"], "meta": {"flows": needs}}  # type: ignore[dict-item]
+    diamond.write(DIAMOND | {"aside": aside}, DIAMOND_PARAMS)
+    state = run(cpus=4, gpus=["0"])
+    assert state.is_failed()
+    assert message in str(state.message)
+    assert diamond.list_ran() == []
+    assert list(read_states(run(cpus=4, gpus=["0"], targets=["collect"]))) == ["collect"]
+
+
+def test_a_cycle_is_refused_before_anything_runs(project: DemoProject) -> None:
+    project.write(
+        {
+            "first": stage("echo 1 > first.txt", out="first.txt"),
+            "a": stage("cp b.txt a.txt", deps=["b.txt"], out="a.txt"),
+            "b": stage("cp a.txt b.txt", deps=["a.txt"], out="b.txt"),
+        }
+    )
+    state = run()
+    assert state.is_failed()
+    assert "both a dependency and an output" in str(state.message)
+    assert project.list_ran() == []
+
+
+def test_a_missing_param_is_refused_before_anything_runs(diamond: DemoProject) -> None:
+    diamond.write(DIAMOND, {"sizes": DIAMOND_PARAMS["sizes"], "rate": 1})
+    text = (diamond.root / "dvc.yaml").read_text()
+    (diamond.root / "dvc.yaml").write_text(text.replace("- rate", "- rates"))
+    state = run()
+    assert "train@small needs rates of params.yaml, which is missing" in str(state.message)
+    assert diamond.list_ran() == []
+
+
+def test_an_output_that_somebody_edited_is_not_deleted(diamond: DemoProject) -> None:
+    run()
+    diamond.list_ran()
+    (diamond.root / "report.txt").write_text("my notes\n")
+    (diamond.root / "source.txt").write_text("3\n")
+    state = run()
+    assert state.is_failed()
+    assert "report.txt was changed after report made it" in str(state.message)
+    assert diamond.list_ran() == []
+    assert (diamond.root / "report.txt").read_text() == "my notes\n"
+    assert run(force=True).is_completed()
+    assert (diamond.root / "report.txt").read_text() != "my notes\n"
+
+
+def test_an_output_that_is_missing_or_of_an_earlier_run_is_nobodys_edit(diamond: DemoProject) -> None:
+    run()
+    diamond.write(DIAMOND, DIAMOND_PARAMS | {"sizes": {"small": 1, "large": 3}})
+    run()
+    lock = (diamond.root / "dvc.lock").read_text()
+    diamond.write(DIAMOND, DIAMOND_PARAMS)
+    run()
+    (diamond.root / "dvc.lock").write_text(lock)  # as after `git checkout`, without `dvc checkout`
+    (diamond.root / "numbers.txt").unlink()
+    diamond.list_ran()
+    assert run().is_completed()
+    assert diamond.list_ran() == []
+    assert diamond.dvc("status") == CLEAN
+
+
+def test_a_source_that_changes_while_its_stage_runs_is_named_and_nothing_is_recorded(diamond: DemoProject) -> None:
+    edit = {**DIAMOND["collect"], "cmd": "cp source.txt numbers.txt; echo 3 >> source.txt"}  # type: ignore[dict-item]
+    diamond.write(DIAMOND | {"collect": edit}, DIAMOND_PARAMS)
+    state = run(targets=["collect"])
+    assert state.is_failed()
+    assert not (diamond.root / "dvc.lock").exists()
+    assert not (diamond.root / ".dvc/cache/runs").exists()
+    diamond.write(DIAMOND, DIAMOND_PARAMS)
+    assert run().is_completed()
+    assert (diamond.root / "numbers.txt").read_text() == "1\n2\n3\n"
+
+
+def test_a_source_that_changes_after_its_stage_ran_is_named(diamond: DemoProject) -> None:
+    edit = {**DIAMOND["report"], "cmd": "cat model-*.txt > report.txt; echo 3 >> source.txt"}  # type: ignore[dict-item]
+    diamond.write(DIAMOND | {"report": edit}, DIAMOND_PARAMS)
+    state = run()
+    assert state.is_failed()
+    assert str(state.message).startswith("changed while the run was under way")
+    assert "collect (source.txt)" in str(state.message)
+
+
+def test_a_stage_that_hangs_is_ended_at_its_limit(make_sleeper: Callable[[], DemoProject]) -> None:
+    project = make_sleeper()
+    (project.root / "pyproject.toml").write_text("[tool.flows.needs]\nsleeper = {limit_s = 3}\n")
+    state = run()
+    child = wait_for_child(project)
+    assert str(state.message).startswith("sleeper failed")
+    assert find_left(project, child) == []
+
+
+def test_the_independents_of_a_failed_stage_finish_and_no_more_start(project: DemoProject) -> None:
+    project.write(
+        {
+            "bad": stage("while [ ! -e good.up ]; do sleep 0.05; done; exit 3", out="bad.txt"),
+            "good": stage("touch good.up; sleep 1; echo 1 > good.txt", out="good.txt"),
+            "after": stage("cp good.txt after.txt", deps=["good.txt"], out="after.txt"),
+        }
+    )
+    states = read_states(run(cpus=2))
+    assert states == {"bad": "Failed", "good": "Completed", "after": "Skipped"}
+    project.list_ran()
+    (project.root / "good.up").unlink()
+    states = read_states(run(cpus=2, keep_going=True, force=True))
+    assert states == {"bad": "Failed", "good": "Completed", "after": "Completed"}
+
+
+def make_quick(project: DemoProject) -> None:
+    """Replace the stage that sleeps by one that does not."""
+    project.write(
+        {
+            "before": stage("echo 1 > before.txt", out="before.txt"),
+            "sleeper": stage("cp before.txt never.txt", deps=["before.txt"], out="never.txt"),
+        }
+    )
+
+
+def assert_next_run_goes_on(project: DemoProject) -> None:
+    """Finish what was interrupted, and nothing else."""
+    project.list_ran()
+    make_quick(project)
+    state = run()
+    assert state.is_completed(), state.message
+    assert project.list_ran() == ["sleeper"]
+    assert project.dvc("status") == CLEAN
+
+
+def test_kill_9_of_the_run_leaves_no_process_and_the_next_run_goes_on(
+    make_sleeper: Callable[[], DemoProject], prefect_server: str
+) -> None:
+    project = make_sleeper()
+    command = start_command(project, prefect_server)
+    child = wait_for_child(project)
+    command.kill()
+    command.wait()
+    assert_next_run_goes_on(project)  # waits until the watchdog is through
+    assert find_left(project, child) == []
+
+
+@pytest.mark.parametrize("victim", ["the command", "DVC"])
+def test_kill_9_inside_a_stage_fails_it_and_the_next_run_goes_on(
+    victim: str, make_sleeper: Callable[[], DemoProject], prefect_server: str
+) -> None:
+    project = make_sleeper()
+    command = start_command(project, prefect_server)
+    child = wait_for_child(project)
+    shell = child.parent()
+    assert shell is not None
+    (shell if victim == "the command" else psutil.Process(shell.ppid())).kill()
+    assert command.wait(120) == 1
+    assert find_left(project, child) == []
+    assert_next_run_goes_on(project)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(
+    make_sleeper: Callable[[], DemoProject], prefect_server: str
+) -> None:
+    project = make_sleeper()
+    command = start_command(project, prefect_server)
+    wait_for_child(project)
+    state = run()
+    assert state.is_failed()
+    assert f"another run works in this folder (process {command.pid}, since" in str(state.message)
+    command.send_signal(signal.SIGINT)
+    assert command.wait(120) == 130
+    assert_next_run_goes_on(project)
+
+
+def test_gpus_are_free_after_a_run_was_killed(
+    make_sleeper: Callable[[], DemoProject], prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = tmp_path / "temporary"
+    gpus.mkdir()
+    monkeypatch.setenv("TMPDIR", str(gpus))
+    monkeypatch.setattr(tempfile, "tempdir", str(gpus))
+    project = make_sleeper()
+    (project.root / "pyproject.toml").write_text("[tool.flows.needs]\nsleeper = {gpus = 1}\n")
+    command = start_command(project, prefect_server, "--gpus", "0")
+    wait_for_child(project)
+    command.kill()
+    command.wait()
+    make_quick(project)
+    assert run(gpus=["0"]).is_completed()
+
+
+def test_dvc_lock_and_the_list_of_locks_are_never_half_written(diamond: DemoProject) -> None:
+    diamond.dvc("repro", "--quiet")
+    before = (diamond.root / "dvc.lock").read_text()
+    script = """
+import os, signal
+from flows.graph import open_repository
+with open_repository().fs.open("dvc.lock", "w+", encoding="utf-8") as file:
+    file.write("stages:")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=diamond.root, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert (diamond.root / "dvc.lock").read_text() == before
+    assert diamond.dvc("status") == CLEAN
+
+
+def test_a_list_of_locks_that_dvc_itself_left_in_pieces_is_named(diamond: DemoProject) -> None:
+    (diamond.root / ".dvc/tmp/rwlock").write_text('{"read": {"')
+    state = run()
+    assert state.is_failed()
+    assert "rwlock" in str(state.message)
+    assert diamond.list_ran() == []
