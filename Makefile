@@ -33,13 +33,13 @@ $(BIN)/.installed: requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	grep -v -E '^(deepspeed|accelerate)==' requirements.lock > .venv/requirements.txt
-	uv pip install --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements.txt
-	uv pip install --quiet --no-deps --editable .
+	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements.txt
+	uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	touch $@
 
 setup-gpu: setup ## what only GPU runs need
 	grep -E '^(deepspeed|accelerate)==' requirements.lock > .venv/requirements-gpu.txt
-	uv pip install --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements-gpu.txt
+	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements-gpu.txt
 
 lock: setup
 	python .ci/lock.py write
