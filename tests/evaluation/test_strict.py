@@ -131,16 +131,16 @@ def test_both_scores_and_the_disputed_items_come_from_the_same_replies() -> None
     texts = ["B", "B. red", "red", "b: green"]
     replies = [Reply(one.id, text, with_image=True) for one, text in zip(questions, texts, strict=True)]
     found = score_twice("SEED-I", questions, replies, with_image=True)
-    assert (found.paper, found.strict, found.difference) == (75, 25, -50)
+    assert (found.published, found.strict, found.difference) == (75, 25, -50)
     assert found.disputed == ("SEED-I/1", "SEED-I/3")
     with pytest.raises(ArtifactError, match="no reply to SEED-I/0"):
         score_twice("SEED-I", questions, replies[1:], with_image=True)
 
 
 QUESTIONS = {
-    "choice": [item("blue", choices=COLOURS), item("-", choices=("+", "-")), item("two", choices=("2", "two", "3"))],
-    "number": [item("12"), item("2010"), item("-1.5", "three"), item("1,200%")],
-    "text": [item("Blue"), item("B"), item("none"), item("o", "dark blue"), item("glasses"), item("-")],
+    "choice": [item("blue", choices=COLOURS), item("-", choices=("+", "-")), item("2", choices=("2", "two", "3"))],
+    "number": [item("12"), item("2010"), item("1999"), item("-1.5", "three"), item("1,200%")],
+    "text": [item("Blue"), item("B"), item("none"), item("o", "dark blue"), item("glasses"), item("box"), item("-")],
     "yes": [item("Yes"), item("no")],
     "votes": [item(*["red"] * 3, *["dark blue"] * 2, *["2", "two"], *["none"] * 3)],
 }
@@ -166,8 +166,8 @@ ANNOUNCEMENTS = ("", "", "", "answer is", "The answer is:", "Red. Answer: ")
 OPENINGS = ("", "", "", "(", "$", "-", "a ", "1.", "s", " ")
 ANSWERS = (
     "A", "b", "B", "C", "e", "o", "yes", "No", "red", "blue", "dark blue", "Green", "glass", "glasses", "boxes", "none",
-    "two", "three", "2", "3", "12", "112", "12.6", "12.004", "2010", "2019", "-1.5", "1,200", "1260", "+", "-", "_", "",
-    "²", "٣", "ß", "Б", "赤", "İ",
+    "two", "three", "2", "3", "12", "112", "12.6", "12.004", "2010", "2019", "1999", "1990", "-1.5", "1,200", "1260",
+    "+", "-", "_", "", "²", "٣", "ß", "Б", "赤", "İ",
 )  # fmt: skip
 MARKS = ("", "", "", ".", ")", ":", ", ", "/", " ", "'", "%", "\n", ").", "_", " or ", ". ", "\u00a0")
 REPLY = st.tuples(
