@@ -24,6 +24,7 @@ class Command:
 
 COMMANDS = {
     "chat": Command("cambrian.chat.terminal", "ask a model about a picture, in the terminal or on a page"),
+    "compare": Command("cambrian.evaluation.compare", "what changed between two runs beyond noise, and on which items"),
     "convert": Command("cambrian.release.terminal", "bring a checkpoint of the release into this project's folders"),
 }
 
