@@ -2,6 +2,7 @@
 
 python -m flows plan [TARGET ...]     what a run would do, for how long, and on what
 python -m flows why STAGE             why a stage would run again: which value, file or line changed
+python -m flows diff [COMMIT]         what changed since a commit, as Markdown: scores, params, data, minutes
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flows.difference import DifferenceError, write_difference
+from flows.durations import read_runs
 from flows.graph import GraphError, Project
 from flows.plan import Plan, plan_run
 from flows.settings import SettingsError, read_settings
@@ -35,6 +38,8 @@ def main() -> None:
     for name in ("downstream", "glob", "all-pipelines"):
         plan.add_argument(f"--{name}", action="store_true", help=f"as `python -m flows.reproduce --{name}`")
     plan.add_argument("--cpus", type=int, metavar="N", help="default: this machine's processors")
+    diff = commands.add_parser("diff", help="what changed since a commit, as Markdown")
+    diff.add_argument("commit", nargs="?", default="HEAD", metavar="COMMIT")
     args = parser.parse_args()
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
@@ -43,13 +48,18 @@ def main() -> None:
                 for line in explain_stage(project, args.stage):
                     console.print(line, markup=False, soft_wrap=True)
                 return
+            if args.command == "diff":
+                noise_metric = read_settings(Path("pyproject.toml")).noise_metric
+                runs = read_runs(project.temporary)
+                sys.stdout.write(write_difference(project.root, args.commit, runs, noise_metric=noise_metric))
+                return
             capacity = measure_capacity(cpus=args.cpus)
             nodes = project.plan(
                 args.targets, glob=args.glob, downstream=args.downstream, all_pipelines=args.all_pipelines
             )
             planned = plan_run(project, nodes, read_settings(Path("pyproject.toml")), capacity, force=args.force)
             _write_plan(planned, capacity, console)
-    except (GraphError, SettingsError) as error:
+    except (DifferenceError, GraphError, SettingsError) as error:
         sys.exit(str(error))
 
 

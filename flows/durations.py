@@ -29,18 +29,22 @@ def record_duration(dvc_tmp: Path, address: str, wall_s: float) -> None:
 
 
 def read_durations(dvc_tmp: Path) -> dict[str, float]:
-    """Read the seconds of each stage's last run, by address; a line that a killed run tore is left out."""
-    durations: dict[str, float] = {}
-    if _STAGE_LOG.exists():
-        durations.update({timing.stage: timing.wall_s for timing in read_timings(_STAGE_LOG)})
+    """Read the seconds of each stage's last run, by address."""
+    stage_log = {timing.stage: timing.wall_s for timing in read_timings(_STAGE_LOG)} if _STAGE_LOG.exists() else {}
+    return stage_log | {address: runs[-1] for address, runs in read_runs(dvc_tmp).items()}
+
+
+def read_runs(dvc_tmp: Path) -> dict[str, list[float]]:
+    """Read the seconds of every run of each stage, the last one last; a line that a killed run tore is left out."""
+    runs: dict[str, list[float]] = {}
     path = _locate(dvc_tmp)
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
-            durations[str(record["stage"])] = float(record["wall_s"])
+            runs.setdefault(str(record["stage"]), []).append(float(record["wall_s"]))
         except (ValueError, KeyError, TypeError):
             continue
-    return durations
+    return runs
 
 
 def estimate(addresses: Iterable[str], durations: Mapping[str, float]) -> dict[str, float]:

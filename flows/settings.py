@@ -39,6 +39,8 @@ class Settings:
     table_artifacts: tuple[str, ...]
     """Glob patterns of the CSV files that the UI shows."""
     image_artifacts: tuple[str, ...]
+    noise_metric: str
+    """What metrics files call the standard error of the numbers beside it."""
     needs: tuple[tuple[str, dict[str, Any]], ...]
     """Patterns of stage addresses (`train@*`) with what these stages need, in the order of the file."""
 
@@ -86,14 +88,19 @@ def read_settings(pyproject: Path) -> Settings:
         if key in _LISTS:
             if not (isinstance(value, list) and all(isinstance(pattern, str) for pattern in value)):
                 raise SettingsError(f"{pyproject}: tool.flows.{key} is {value!r}; expected a list of glob patterns")
+        elif key == "noise_metric":
+            if not isinstance(value, str):
+                raise SettingsError(f"{pyproject}: tool.flows.noise_metric is {value!r}; expected a name")
         elif key != "needs":
-            raise SettingsError(f"{pyproject}: tool.flows.{key} is unknown; expected {', '.join(_LISTS)} or needs")
+            known = ", ".join((*_LISTS, "noise_metric"))
+            raise SettingsError(f"{pyproject}: tool.flows.{key} is unknown; expected {known} or needs")
     needs = block.get("needs", {})
     if not isinstance(needs, dict):
         raise SettingsError(f"{pyproject}: tool.flows.needs is {needs!r}; expected a table of stage = needs")
     return Settings(
         table_artifacts=tuple(block.get("table_artifacts", ())),
         image_artifacts=tuple(block.get("image_artifacts", ())),
+        noise_metric=block.get("noise_metric", "standard_error"),
         needs=tuple(
             (pattern, _check_needs(value, where=f"{pyproject}: tool.flows.needs.{pattern}"))
             for pattern, value in needs.items()

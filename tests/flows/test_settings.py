@@ -23,15 +23,21 @@ def test_patterns_come_from_pyproject(tmp_path: Path) -> None:
 
 def test_without_a_block_or_a_file_nothing_is_set(tmp_path: Path) -> None:
     for path in (write(tmp_path, "[project]\n"), tmp_path / "none.toml"):
-        assert read_settings(path) == Settings(table_artifacts=(), image_artifacts=(), needs=())
+        assert read_settings(path) == Settings(
+            table_artifacts=(), image_artifacts=(), noise_metric="standard_error", needs=()
+        )
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("tables = []", r"tool\.flows\.tables is unknown; expected table_artifacts, image_artifacts or needs"),
+        (
+            "tables = []",
+            r"tool\.flows\.tables is unknown; expected table_artifacts, image_artifacts, noise_metric or needs",
+        ),
         ('table_artifacts = "a.csv"', r"tool\.flows\.table_artifacts is 'a\.csv'; expected a list"),
         ("image_artifacts = [1]", r"tool\.flows\.image_artifacts is \[1\]; expected a list"),
+        ("noise_metric = 1", r"tool\.flows\.noise_metric is 1; expected a name"),
         ("needs = 3", r"tool\.flows\.needs is 3; expected a table"),
         ("needs.train = 3", r"tool\.flows\.needs\.train is 3; expected a table of cpus"),
         (
@@ -49,7 +55,7 @@ def test_a_wrong_block_is_refused(line: str, message: str, tmp_path: Path) -> No
 
 
 def make(**needs: dict[str, Any]) -> Settings:
-    return Settings(table_artifacts=(), image_artifacts=(), needs=tuple(needs.items()))
+    return Settings(table_artifacts=(), image_artifacts=(), noise_metric="standard_error", needs=tuple(needs.items()))
 
 
 def test_a_stage_of_which_nothing_is_said_takes_one_processor() -> None:
@@ -57,7 +63,9 @@ def test_a_stage_of_which_nothing_is_said_takes_one_processor() -> None:
 
 
 def test_later_patterns_win_and_the_stage_itself_wins_over_them() -> None:
-    settings = Settings((), (), needs=(("train@*", {"gpus": 1, "cpus": 2}), ("train@large", {"gpus": 4}), ("x", {})))
+    settings = Settings(
+        (), (), "noise", needs=(("train@*", {"gpus": 1, "cpus": 2}), ("train@large", {"gpus": 4}), ("x", {}))
+    )
     assert settings.find_needs("train@small", meta={"other": 1}, params={}).gpus == 1
     large = settings.find_needs("train@large", meta={"flows": {"cpus": 8}}, params={})
     assert (large.gpus, large.cpus) == (4, 8)

@@ -1,0 +1,88 @@
+"""A run that nobody watches: values set, stages run, results on a branch, and what changed as Markdown.
+
+The deployments of prefect.yaml start this. It works in a clone of its own, never in somebody's checkout.
+"""
+
+from __future__ import annotations
+
+import flows.telemetry  # noqa: F401  # isort: skip  (before prefect, which reads the environment when imported)
+
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed, Failed
+
+from flows.delivery import DeliveryError, commit_results
+from flows.difference import DifferenceError, write_difference
+from flows.durations import read_runs
+from flows.graph import GraphError, Project
+from flows.reproduce import reproduce
+from flows.settings import SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@flow(name="scheduled", persist_result=False, validate_parameters=True)
+def scheduled(
+    branch: str,
+    values: dict[str, str] | None = None,
+    targets: list[str] | None = None,
+    cpus: int | None = None,
+    gpus: list[str] | None = None,
+    push_to: str | None = None,
+) -> Any:
+    """Bring the project around the current folder up to date and commit what it made to a branch.
+
+    Args:
+        branch: made, or moved, to one commit with params.yaml and dvc.lock on top of the one that is checked out.
+        values: top-level values of params.yaml to set first.
+        targets: as for `dvc repro`.
+        cpus: as for the flow `reproduce`.
+        gpus: as for the flow `reproduce`.
+        push_to: a git remote that is to get the branch; none by default. What DVC holds goes to its own remote.
+
+    Returns:
+        The final state: that of the run, or Failed when the results could not be committed.
+    """
+    log = get_run_logger()
+    try:
+        if values:
+            set_values(Path("params.yaml"), values)
+        state: Any = reproduce(targets=targets, keep_going=True, cpus=cpus, gpus=gpus, return_state=True)
+        settings = read_settings(Path("pyproject.toml"))
+        with Project() as project:
+            root = project.root
+            runs = read_runs(project.temporary)
+        text = write_difference(root, "HEAD", runs, noise_metric=settings.noise_metric)
+        create_markdown_artifact(text, key="difference", description="what this run changed")
+        subject = f"Results: {', '.join(f'{key} {value}' for key, value in (values or {}).items()) or 'as committed'}"
+        files = [path for path in (root / "params.yaml", root / "dvc.lock") if path.exists()]
+        commit = commit_results(root, branch, files, f"{subject}\n\n{state.message}\n\n{text}")
+        if commit is not None and push_to is not None:
+            # a lease, not --force: what somebody else has put there since the last fetch stays
+            subprocess.run(["git", "push", "--force-with-lease", push_to, branch], cwd=root, check=True)
+    except (DeliveryError, DifferenceError, GraphError, SettingsError, subprocess.CalledProcessError) as error:
+        log.error("%s", error)
+        return Failed(message=f"the results were not committed: {error}")
+    if not state.is_completed():
+        return Failed(message=str(state.message))
+    return Completed(message=f"{branch} is at {commit[:10]}" if commit else "nothing changed")
+
+
+def set_values(path: Path, values: Mapping[str, str]) -> None:
+    """Set top-level values of a YAML file and leave the rest of it as it is, comments and layout included.
+
+    Raises:
+        SettingsError: the file has no such value, or it is more than one word.
+    """
+    text = path.read_text(encoding="utf-8")
+    for name, value in values.items():
+        text, count = re.subn(rf"^{re.escape(name)}:[ \t]+[^\s#]+", f"{name}: {value}", text, flags=re.MULTILINE)
+        if count != 1:
+            raise SettingsError(f"{path}: {name} cannot be set; expected one line `{name}: WORD` at its left edge")
+    path.write_text(text, encoding="utf-8")
