@@ -42,7 +42,9 @@ class Settings:
     noise_metric: str
     """What metrics files call the standard error of the numbers beside it."""
     needs: tuple[tuple[str, dict[str, Any]], ...]
-    """Patterns of stage addresses (`train@*`) with what these stages need, in the order of the file."""
+    """Patterns of stage addresses (`train@*`, with or without the `folder/dvc.yaml:` of another folder) with what these
+    stages need, in the order of the file.
+    """
 
     def find_needs(self, address: str, *, meta: Any, params: Mapping[str, Any]) -> Needs:
         """Join what a stage needs: the patterns that fit it, a later one over an earlier, and its own `meta: flows:`.
@@ -55,7 +57,7 @@ class Settings:
         """
         found: dict[str, Any] = {}
         for pattern, needs in self.needs:
-            if fnmatchcase(address, pattern):
+            if fnmatchcase(address, pattern) or fnmatchcase(address.rpartition(":")[2], pattern):
                 found |= needs
         if isinstance(meta, dict) and "flows" in meta:
             found |= _check_needs(meta["flows"], where=f"dvc.yaml: {address}: meta.flows")

@@ -27,9 +27,8 @@ class Capacity:
     """Names as CUDA_VISIBLE_DEVICES has them."""
 
     def find_lack(self, needs: Needs) -> str | None:
-        """Say what of `needs` there will never be enough of, or None."""
+        """Say what of `needs` there will never be enough of, or None; with too few processors a stage is only slow."""
         for name, wanted, there in (
-            ("cpus", needs.cpus, self.cpus),
             ("GiB of memory", needs.memory_gib, self.memory_gib),
             ("gpus", needs.gpus or 0, len(self.gpus)),
         ):
@@ -60,9 +59,13 @@ class Slots:
         self._held: list[Holding] = []
 
     def take(self, address: str, needs: Needs) -> Holding | None:
-        """Take what a stage needs, all or nothing; None when it is not free now."""
+        """Take what a stage needs, all or nothing; None when it is not free now.
+
+        A stage that wants more processors than there are takes all of them.
+        """
         # added up anew each time: adding and subtracting fractions in turn would not come back to where it began
-        cpus = sum(holding.needs.cpus for holding in self._held) + needs.cpus
+        wanted = min(needs.cpus, self.capacity.cpus)
+        cpus = sum(min(holding.needs.cpus, self.capacity.cpus) for holding in self._held) + wanted
         memory_gib = sum(holding.needs.memory_gib for holding in self._held) + needs.memory_gib
         if cpus > self.capacity.cpus or memory_gib > self.capacity.memory_gib:
             return None

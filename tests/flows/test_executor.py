@@ -101,14 +101,17 @@ def test_downstream_globs_and_all_pipelines_are_those_of_dvc(diamond: DemoProjec
 
 @pytest.mark.parametrize(
     ("needs", "message"),
-    [({"gpus": 2}, "aside needs 2 gpus, and there are 1"), ({"cpus": 9}, "aside needs 9 cpus, and there are 4")],
+    [
+        ({"gpus": 2}, "aside needs 2 gpus, and there are 1"),
+        ({"memory_gib": 9}, "aside needs 9 GiB of memory, and there are 4"),
+    ],
 )
 def test_a_stage_that_needs_more_than_there_is_is_refused_before_anything_runs(
     needs: dict[str, int], message: str, diamond: DemoProject
 ) -> None:
     aside = {**DIAMOND["aside"], "meta": {"flows": needs}}  # type: ignore[dict-item]
     diamond.write(DIAMOND | {"aside": aside}, DIAMOND_PARAMS)
-    state = run(cpus=4, gpus=["0"])
+    state = run(cpus=4, memory_gib=4, gpus=["0"])
     assert state.is_failed()
     assert message in str(state.message)
     assert diamond.list_ran() == []

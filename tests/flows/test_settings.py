@@ -69,6 +69,7 @@ def test_later_patterns_win_and_the_stage_itself_wins_over_them() -> None:
     assert settings.find_needs("train@small", meta={"other": 1}, params={}).gpus == 1
     large = settings.find_needs("train@large", meta={"flows": {"cpus": 8}}, params={})
     assert (large.gpus, large.cpus) == (4, 8)
+    assert settings.find_needs("sub/dvc.yaml:train@small", meta=None, params={}).gpus == 1
     assert settings.find_needs("test", meta=None, params={}).gpus is None
 
 

@@ -36,6 +36,16 @@ def test_processors_are_taken_until_none_is_left() -> None:
     assert slots.take("b", need(cpus=2)) is not None
 
 
+def test_a_stage_that_wants_more_processors_than_there_are_runs_alone() -> None:
+    slots = make(cpus=2)
+    alone = slots.take("a", need(cpus=8))
+    assert alone is not None
+    assert slots.take("b", need()) is None
+    slots.give_back(alone)
+    assert slots.take("b", need()) is not None
+    assert slots.take("a", need(cpus=8)) is None
+
+
 def test_memory_comes_back_whole_after_fractions_of_it_were_taken() -> None:
     slots = make(cpus=9, memory_gib=0.3)
     for holding in [slots.take(name, need(memory_gib=0.1)) for name in "ab"]:
@@ -82,10 +92,9 @@ def test_another_run_on_this_machine_has_its_gpus_for_itself() -> None:
 @pytest.mark.parametrize(
     ("needs", "message"),
     [
-        (need(cpus=3), "needs 3 cpus, and there are 2"),
         (need(memory_gib=9), "needs 9 GiB of memory, and there are 8"),
         (need(gpus=1), "needs 1 gpus, and there are 0"),
-        (need(cpus=2, memory_gib=8, gpus=0), None),
+        (need(cpus=3, memory_gib=8, gpus=0), None),
     ],
 )
 def test_what_there_never_will_be_is_named(needs: Needs, message: str | None) -> None:
