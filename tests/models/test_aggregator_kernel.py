@@ -1,5 +1,6 @@
 """The fused attention against the plain form: in Triton's interpreter on any machine, and on a GPU where one is."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import torch
 
 from cambrian.models.aggregator import Aggregator, AggregatorLayer, Evidence
 
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed: `make setup-gpu` installs it"
+)
 ROOT = Path(__file__).parents[2]
 CASES = {
     "the release's windows": {"window_sides": [1, 1, 1, 4], "dim": 256, "num_heads": 16},
@@ -64,12 +68,14 @@ def compare_all(dtype: torch.dtype) -> None:
             compare(case, is_masked=is_masked, dtype=dtype, device="cpu")
 
 
+@needs_triton
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_kernel_gives_the_plain_form_s_outputs_and_gradients_in_the_interpreter(dtype: str) -> None:
     call = f"compare_all(torch.{dtype})"
     run(f"import torch; from tests.models.test_aggregator_kernel import compare_all; {call}", {"TRITON_INTERPRET": "1"})
 
 
+@needs_triton
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("is_masked", [False, True], ids=["unmasked", "masked"])
@@ -80,6 +86,7 @@ def test_the_kernel_gives_the_plain_form_s_outputs_and_gradients_on_a_gpu(
     compare(case, is_masked=is_masked, dtype=dtype, device="cuda")
 
 
+@needs_triton
 def test_without_a_gpu_the_kernel_says_what_to_do() -> None:
     layer = AggregatorLayer(query_dim=4, dim=4, context_dim=4, window_sides=[1, 2], num_heads=1)
     layer.is_fused = True
@@ -88,6 +95,7 @@ def test_without_a_gpu_the_kernel_says_what_to_do() -> None:
         layer(torch.randn(1, 4), evidence, None)
 
 
+@needs_triton
 def test_several_windows_are_refused_by_number() -> None:
     layer = AggregatorLayer(query_dim=4, dim=4, context_dim=4, window_sides=[2, 2], num_heads=1)
     layer.is_fused = True
