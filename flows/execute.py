@@ -42,11 +42,13 @@ def execute_stage(
     watchdog: Watchdog,
     stop: Stop,
     write_line: Callable[[str], None],
+    on_start: Callable[[], None],
 ) -> Execution:
     """Bring a stage up to date whose dependencies are, on the slots that it holds.
 
     DVC decides what this takes: nothing, taking the outputs from its run-cache, or the stage's command. Its output
-    goes to `write_line` line by line; no process of the stage outlives the call.
+    goes to `write_line` line by line; no process of the stage outlives the call. `on_start` is called while the process
+    comes up, which takes it half a second.
 
     Raises:
         CancelledError: `stop` was asked, and the stage was ended.
@@ -71,6 +73,7 @@ def execute_stage(
     def note_start(started: int) -> None:
         group.append(started)
         watchdog.note_start(started)
+        on_start()
 
     try:
         status = run_group(

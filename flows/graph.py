@@ -1,24 +1,22 @@
-"""DVC's graph and status, read from DVC itself: with `flows.stage` the only module that imports dvc.
+"""DVC's graph and status, read from DVC itself.
 
-DVC's Python interface is not official. What is used of it is in these two, and the version is pinned.
+DVC's Python interface is not official. What is used of it is here, in `flows.repository` and in `flows.stage`, and the
+version is pinned.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from dvc.exceptions import DvcException
-from dvc.fs import LocalFileSystem
 from dvc.lock import LockError
-from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
 
+from flows.repository import open_repository
 from flows.unfinished import is_unfinished, mark_finished
 
 if TYPE_CHECKING:
@@ -256,42 +254,6 @@ class Project:
             prefix = "" if str(file) == file.DEFAULT_PARAMS_FILE else f"{file}:"
             values.update({f"{prefix}{name}": value for name, value in read.items()})
         return values
-
-
-def open_repository() -> Any:
-    """Open the DVC project around the current folder, for lists that are never half written.
-
-    Raises:
-        DvcException: there is none.
-    """
-    repository = Repo(_wait_for_lock=True)
-    repository.fs = _ReplacingFileSystem()
-    return repository
-
-
-class _ReplacingFileSystem(LocalFileSystem):  # type: ignore[misc]  # dvc has no types
-    """Replaces `dvc.lock` and the list of DVC's locks, which DVC writes in place: kill -9 would leave half of them.
-
-    Half a list of locks makes every DVC command fail until somebody deletes it; half a `dvc.lock` may even look whole.
-    """
-
-    def open(self, path: Any, mode: str = "r", **arguments: Any) -> Any:
-        if "w" in mode and Path(path).name in ("dvc.lock", "rwlock"):
-            return _replace(Path(path), encoding=arguments.get("encoding"))
-        return super().open(path, mode, **arguments)
-
-
-@contextmanager
-def _replace(path: Path, *, encoding: str | None) -> Iterator[IO[str]]:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding=encoding) as file:
-            yield file
-        os.chmod(name, path.stat().st_mode if path.exists() else 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _is_made(path: Path, made: set[str]) -> bool:

@@ -92,12 +92,12 @@ def run_group(
         start_new_session=True,
         pass_fds=tuple(keep_open),
     )
-    if on_start is not None:
-        on_start(process.pid)
     assert process.stdout is not None
     reader = threading.Thread(target=_forward_lines, args=(process.stdout, write_line), daemon=True)
     reader.start()
     try:
+        if on_start is not None:
+            on_start(process.pid)
         while True:
             try:
                 return process.wait(timeout=_STOP_INTERVAL_S)

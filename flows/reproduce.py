@@ -16,14 +16,14 @@ import sys
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from prefect import allow_failure, flow, get_client, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 from ruamel.yaml import YAML
 
@@ -48,6 +48,14 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 _SHOWN_LINES = 5
+
+
+class Execute(Protocol):
+    """Runs a stage, see `execute_stage`; what it runs on is bound already."""
+
+    def __call__(  # noqa: D102
+        self, *, write_line: Callable[[str], None], on_start: Callable[[], None]
+    ) -> Execution: ...
 
 
 @flow(name="reproduce", persist_result=False, validate_parameters=True)
@@ -126,16 +134,22 @@ def reproduce(
 
 
 @task(task_run_name="{address}", persist_result=False, cache_policy=NO_CACHE)
-def bring_up_to_date(address: str, note: str, execute: Callable[[Callable[[str], None]], Execution]) -> Any:
+def bring_up_to_date(address: str, note: str, execute: Execute) -> Any:
     """Bring one stage up to date; the state says how that went.
 
     Completed: its command ran. Cached: DVC found nothing to do. Restored: DVC took the outputs from its run-cache.
     Failed: with the last lines of its output.
     """
     log = get_run_logger()
-    create_markdown_artifact(note, description="command and params")
+
+    def publish_note() -> None:
+        try:
+            create_markdown_artifact(note, description="command and params")
+        except (httpx.HTTPError, PrefectHTTPStatusError) as error:  # a server that restarts fails no stage
+            log.warning("the server did not take the stage's command and params: %r", error)
+
     try:
-        execution = execute(log.info)
+        execution = execute(write_line=log.info, on_start=publish_note)
     except CancelledError:
         return Cancelled(message="ended because the flow run was cancelled")
     except LimitError as error:
@@ -211,7 +225,7 @@ class _View:
     def launch(self, stage: StageNode, done: Callable[[Ended], None], **resources: Any) -> None:
         """Start a stage as a task run of its own; `done` is called, in another thread, when it has ended."""
         note = _describe(stage.command, self._project.read_params(stage.address))
-        execute = partial(_execute, stage.address, self._force, resources)
+        execute = partial(execute_stage, stage.address, force=self._force, **resources)
         future: Any = bring_up_to_date.submit(
             stage.address, note, execute, wait_for=self._link(stage), return_state=False
         )
@@ -248,10 +262,6 @@ class _View:
         Prefect would turn the dependents of a skipped stage into NotReady, which counts as pending for ever.
         """
         return [allow_failure(self._states[address]) for address in stage.upstream if address in self._states]
-
-
-def _execute(address: str, force: bool, resources: Mapping[str, Any], write_line: Callable[[str], None]) -> Execution:
-    return execute_stage(address, force=force, write_line=write_line, **resources)
 
 
 def _find_outdated(stages: Sequence[StageNode]) -> dict[str, str]:

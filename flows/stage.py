@@ -23,7 +23,7 @@ from dvc.lock import LockError
 from dvc.repo import lock_repo
 from dvc.repo.reproduce import collect_stages
 
-from flows.graph import open_repository
+from flows.repository import open_repository
 from flows.unfinished import mark_finished, mark_started
 
 if TYPE_CHECKING:

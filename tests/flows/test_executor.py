@@ -299,7 +299,7 @@ def test_dvc_lock_and_the_list_of_locks_are_never_half_written(diamond: DemoProj
     before = (diamond.root / "dvc.lock").read_text()
     script = """
 import os, signal
-from flows.graph import open_repository
+from flows.repository import open_repository
 with open_repository().fs.open("dvc.lock", "w+", encoding="utf-8") as file:
     file.write("stages:")
     file.flush()

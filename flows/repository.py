@@ -1,0 +1,74 @@
+"""A DVC repository that several processes use at the same time, and of which any may be killed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from dvc.fs import LocalFileSystem
+from dvc.lock import Lock, LockError
+from dvc.repo import Repo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOCK_POLL_S = 0.02
+
+
+def open_repository() -> Any:
+    """Open the DVC project around the current folder.
+
+    Raises:
+        DvcException: there is none.
+    """
+    repository = Repo(_wait_for_lock=True)
+    repository.fs = _ReplacingFileSystem()
+    if type(repository.lock) is Lock:  # DVC has another kind for file systems without flock
+        repository.lock = _EagerLock(*repository.lock.files, wait=True)
+    return repository
+
+
+class _ReplacingFileSystem(LocalFileSystem):  # type: ignore[misc]  # dvc has no types
+    """Replaces `dvc.lock` and the list of DVC's locks, which DVC writes in place: kill -9 would leave half of them.
+
+    Half a list of locks makes every DVC command fail until somebody deletes it; half a `dvc.lock` may even look whole.
+    """
+
+    def open(self, path: Any, mode: str = "r", **arguments: Any) -> Any:
+        if "w" in mode and Path(path).name in ("dvc.lock", "rwlock"):
+            return _replace(Path(path), encoding=arguments.get("encoding"))
+        return super().open(path, mode, **arguments)
+
+
+class _EagerLock(Lock):  # type: ignore[misc]  # dvc has no types
+    """DVC's lock of the repository, looked at every few milliseconds: DVC does it twice a second.
+
+    Stages hold it for a moment when they start and when they end. Eight of them would spend seconds waiting.
+    """
+
+    def lock(self) -> None:
+        """Take the lock; waits for it."""
+        while True:
+            try:
+                self._do_lock()
+            except LockError:
+                time.sleep(_LOCK_POLL_S)
+            else:
+                return
+
+
+@contextmanager
+def _replace(path: Path, *, encoding: str | None) -> Iterator[IO[str]]:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding=encoding) as file:
+            yield file
+        os.chmod(name, path.stat().st_mode if path.exists() else 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
