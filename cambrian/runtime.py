@@ -58,10 +58,9 @@ def run_stage(main: Callable[[], None]) -> None:
     # times its CPU seconds when other work shares the cores (align, two threads, load of five); threads that sleep at
     # once gain nothing (finetune 24.6 s on two idle cores, one thread 21.3); a short spin gains and is bounded (16.3).
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    # What a stage imports is a million objects that stay. The collector walks them again and again while they are made
-    # (at the usual threshold of 700) and once more at exit: 1.3 of the 4.9 CPU-seconds of importing torch, timm and
-    # transformers. A training step leaves no cycles behind (measured), so nothing waits for the collector.
-    gc.set_threshold(10_000)
+    # What a stage imports and reads is a million objects that stay. The collector would walk them again and again while
+    # they are made, and once more at exit: a third of the CPU-seconds of a start. `iter_progress` lets it begin.
+    gc.disable()
     started = time.monotonic()
     try:
         main()
@@ -82,6 +81,9 @@ def generator_seed(seed: int, consumer: str) -> int:
 
 def iter_progress(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
     """Yield the items, with a progress bar on a terminal and a log line every ten seconds elsewhere."""
+    if not gc.isenabled():  # long work begins; what is there by now stays
+        gc.freeze()
+        gc.enable()
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track
