@@ -266,14 +266,18 @@ class _View:
 
 def _find_outdated(stages: Sequence[StageNode]) -> dict[str, str]:
     """Name the stages that are not up to date any more, and why: sources were edited while the run was under way."""
-    outdated: dict[str, str] = {}
+    looked_at = {stage.address for stage in stages}
     with Project() as project:
-        known = {stage.address for stage in project.plan(all_pipelines=True)}
-        for stage in stages:
-            if stage.address in known and not project.is_up_to_date(stage.address):
-                changes = project.explain(stage.address)
-                outdated[stage.address] = ", ".join(change.subject or change.kind for change in changes)
-    return outdated
+        nodes = [node for node in project.plan(all_pipelines=True) if node.address in looked_at]
+        up_to_date = project.find_up_to_date(nodes)
+        changes = {
+            node.address: [
+                change.subject or change.kind for change in project.explain(node.address) if change.kind != "always"
+            ]
+            for node in nodes
+            if node.address not in up_to_date
+        }
+    return {address: ", ".join(named) for address, named in changes.items() if named}
 
 
 def _is_flow_cancelled() -> bool:

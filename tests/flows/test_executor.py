@@ -191,6 +191,13 @@ def test_a_source_that_changes_after_its_stage_ran_is_named(diamond: DemoProject
     assert "collect (source.txt)" in str(state.message)
 
 
+def test_a_stage_that_always_runs_is_not_called_changed_at_the_end(project: DemoProject) -> None:
+    project.write({"always": stage("date +%N > now.txt", out="now.txt", always_changed=True)})
+    for _ in range(2):
+        assert run().is_completed()
+        assert project.list_ran() == ["always"]
+
+
 def test_a_stage_that_hangs_is_ended_at_its_limit(make_sleeper: Callable[[], DemoProject]) -> None:
     project = make_sleeper()
     (project.root / "pyproject.toml").write_text("[tool.flows.needs]\nsleeper = {limit_s = 3}\n")

@@ -117,3 +117,11 @@ def test_a_folder_without_dvc_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(GraphError, match="Start this inside a DVC project"):
         Project()
+
+
+def test_an_edited_value_is_read_anew_by_an_open_project(diamond: DemoProject) -> None:
+    with Project() as project:
+        project.plan()
+        for rate in (0.6, 0.7):
+            diamond.write(DIAMOND, DIAMOND_PARAMS | {"rate": rate})
+            assert project.read_params("train@small")["rate"] == rate
