@@ -6,60 +6,52 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class DeliveryError(RuntimeError):
     """The results cannot be committed as they are."""
 
 
-def commit_results(root: Path, branch: str, files: Sequence[Path], message: str) -> str | None:
-    """Commit files as they are in the checkout onto the commit that is checked out, and let a branch point there.
+RESULT_NAMES = ("dvc.lock", ".gitignore", "params.yaml")
+"""What a run writes and git holds: DVC's locks, its lists of what git is not to hold, and values that were set."""
+
+
+def commit_results(root: Path, branch: str, message: str) -> str | None:
+    """Commit what a run wrote onto the commit that is checked out, and let a branch point there.
 
     Neither the checkout nor its index is touched. Where the branch pointed before is left to git's reflog.
 
     Args:
         root: a folder in the repository.
         branch: made, or moved.
-        files: what the run wrote and git is to hold; ignored ones (what DVC holds) are left out.
         message: its first line is the subject.
 
     Returns:
-        The commit's id, or None when all files are as they were.
+        The commit's id, or None when nothing changed.
 
     Raises:
-        DeliveryError: the branch is checked out, or a tracked file besides `files` was edited: the results would then
-            stand beside code with which they were not made.
+        DeliveryError: the branch is checked out, or a tracked file was edited that is not a result: the results would
+            then stand beside code with which they were not made.
     """
     if _git(root, "rev-parse", "--abbrev-ref", "HEAD") == branch:
         raise DeliveryError(f"{branch} is checked out; results go to a branch of their own")
     top = Path(_git(root, "rev-parse", "--show-toplevel"))
-    known = [path.resolve().relative_to(top.resolve()).as_posix() for path in files]
-    edited = [
-        line[3:] for line in _git(root, "status", "--porcelain", "--untracked-files=no").splitlines() if line.strip()
-    ]
-    others = [path for path in edited if path not in known]
+    status = _git(top, "status", "--porcelain", "--no-renames", "--untracked-files=all", "-z")
+    entries = [(entry[:2], entry[3:]) for entry in status.split("\0") if entry]
+    results = [path for _, path in entries if Path(path).name in RESULT_NAMES]
+    others = [path for state, path in entries if state != "??" and path not in results]
     if others:
         raise DeliveryError(f"{', '.join(others)} was edited and is not committed; commit or undo that first")
-    wanted = [path for path in known if not _is_ignored(top, path)]
+    if not results:
+        return None
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         _git(top, "read-tree", "HEAD", environment=index)
-        if wanted:
-            _git(top, "add", "--", *wanted, environment=index)
+        _git(top, "add", "--all", "--", *results, environment=index)
         tree = _git(top, "write-tree", environment=index)
-    if tree == _git(top, "rev-parse", "HEAD^{tree}"):
-        return None
     commit = _git(top, "commit-tree", tree, "-p", "HEAD", "-m", message)
     _git(top, "update-ref", "-m", "results of a run", f"refs/heads/{branch}", commit)
     return commit
-
-
-def _is_ignored(top: Path, path: str) -> bool:
-    return subprocess.run(["git", "check-ignore", "--quiet", path], cwd=top, check=False).returncode == 0
 
 
 def _git(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import posixpath
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def write_difference(root: Path, commit: str, durations: Mapping[str, Sequence[f
     name = _run(root, ["git", "rev-parse", "--short", "--verify", f"{commit}^{{commit}}"]).strip()
     metrics = _run_dvc(root, "metrics", "diff", "--all", name)
     params = _run_dvc(root, "params", "diff", name)
-    old_lock, new_lock = _read_lock_of(root, name), _read_lock(root)
+    old_lock, new_lock = _read_locks_of(root, name), _read_locks(root)
     parts = [f"## Against {name}\n"]
     parts += _write_scores(list_metric_changes(metrics, noise_metric=noise_metric))
     parts += _write_params(params)
@@ -160,20 +161,29 @@ def _read_number(pair: Mapping[str, Any], side: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _read_lock(root: Path) -> dict[str, Any]:
-    path = root / "dvc.lock"
-    return _parse_lock(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _read_locks(root: Path) -> dict[str, Any]:
+    """Read what every dvc.lock of the workspace holds, by stage address."""
+    listed = _run(root, ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*dvc.lock"])
+    locks = [(path, root / path) for path in sorted(set(listed.split("\0"))) if path]
+    return _join_locks((path, file.read_text(encoding="utf-8")) for path, file in locks if file.exists())
 
 
-def _read_lock_of(root: Path, commit: str) -> dict[str, Any]:
-    found = subprocess.run(
-        ["git", "show", f"{commit}:./dvc.lock"], cwd=root, capture_output=True, text=True, check=False
-    )
-    return _parse_lock(found.stdout) if found.returncode == 0 else {}  # nothing had been run
+def _read_locks_of(root: Path, commit: str) -> dict[str, Any]:
+    listed = _run(root, ["git", "ls-tree", "-r", "-z", "--name-only", commit])
+    locks = [path for path in listed.split("\0") if path.rpartition("/")[2] == "dvc.lock"]
+    return _join_locks((path, _run(root, ["git", "show", f"{commit}:./{path}"])) for path in locks)
 
 
-def _parse_lock(text: str) -> dict[str, Any]:
-    return dict(YAML(typ="safe").load(StringIO(text)).get("stages", {}))
+def _join_locks(locks: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    joined = {}
+    for path, text in locks:
+        folder = path.rpartition("/")[0]
+        for name, entry in YAML(typ="safe").load(StringIO(text)).get("stages", {}).items():
+            outs = [
+                out | {"path": posixpath.normpath(posixpath.join(folder, out["path"]))} for out in entry.get("outs", [])
+            ]
+            joined[f"{folder}/dvc.yaml:{name}" if folder else name] = entry | {"outs": outs}
+    return joined
 
 
 def _run_dvc(root: Path, *arguments: str) -> dict[str, Any]:

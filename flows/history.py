@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ def find_difference(root: Path, path: str, recorded: str) -> Difference | None:
         return None
     commits = listed.split()
     exact = next((commit for commit in commits if _hash_version(root, commit, path) == recorded), None)
-    commit = exact or (_git(root, "log", "-1", "--format=%h", "--", "dvc.lock") or "").strip() or commits[0]
+    commit = exact or (_git(root, "log", "-1", "--format=%h", "--", "*dvc.lock") or "").strip() or commits[0]
     diff = _git(root, "diff", "--no-color", "--no-ext-diff", "--unified=1", commit, "--", path) or ""
     untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", path) or ""
     return Difference(commit, exact is not None, tuple(diff.splitlines()), tuple(untracked.splitlines()))
@@ -60,7 +61,7 @@ def _hash_version(root: Path, commit: str, path: str) -> str | None:
     prefix = _git(root, "rev-parse", "--show-prefix")
     if not listed or prefix is None:
         return None
-    full = f"{prefix.strip()}{path}".rstrip("/")
+    full = os.path.normpath(f"{prefix.strip()}{path}")
     entries = [(line.split("\t", 1)[1], line.split()[2]) for line in listed.split("\0") if line]
     contents = _read_blobs(root, [blob for _, blob in entries])
     digests = [hashlib.md5(content, usedforsecurity=False).hexdigest() for content in contents]

@@ -61,8 +61,7 @@ def scheduled(
         text = write_difference(root, "HEAD", runs, noise_metric=settings.noise_metric)
         create_markdown_artifact(text, key="difference", description="what this run changed")
         subject = f"Results: {', '.join(f'{key} {value}' for key, value in (values or {}).items()) or 'as committed'}"
-        files = [path for path in (root / "params.yaml", root / "dvc.lock") if path.exists()]
-        commit = commit_results(root, branch, files, f"{subject}\n\n{state.message}\n\n{text}")
+        commit = commit_results(root, branch, f"{subject}\n\n{state.message}\n\n{text}")
         if commit is not None and push_to is not None:
             # a lease, not --force: what somebody else has put there since the last fetch stays
             subprocess.run(["git", "push", "--force-with-lease", push_to, branch], cwd=root, check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.history import find_difference
@@ -81,7 +82,7 @@ def _describe_dependency(project: Project, change: Change) -> Iterator[str]:
         yield f"{change.subject}{made} is a new dependency"
         return
     yield f"{change.subject}{made} changed ({change.before[:8]} -> {change.after[:8]})"
-    difference = None if change.maker else find_difference(project.root, change.subject, change.before)
+    difference = None if change.maker else find_difference(Path.cwd(), change.subject, change.before)
     if difference is None:
         return
     if not difference.is_exact:

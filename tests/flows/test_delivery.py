@@ -33,27 +33,29 @@ def test_results_are_one_commit_on_a_branch_and_the_checkout_stays(repository: P
     (repository / "dvc.lock").write_text("2\n")
     (repository / "scores.json").write_text("{}")
     head, index = git(repository, "rev-parse", "HEAD"), git(repository, "ls-files", "--stage")
-    files = [repository / "dvc.lock", repository / "scores.json"]
-    commit = commit_results(repository, "results/mini", files, "Results\n\nmore")
+    (repository / "sub").mkdir()
+    for name in ("dvc.lock", "notes.txt"):
+        (repository / "sub" / name).write_text("new\n")
+    commit = commit_results(repository, "results/mini", "Results\n\nmore")
     assert commit == git(repository, "rev-parse", "results/mini")
     assert git(repository, "rev-parse", "results/mini^") == head == git(repository, "rev-parse", "HEAD")
-    assert git(repository, "diff", "--name-only", "HEAD", "results/mini") == "dvc.lock"
+    assert git(repository, "diff", "--name-only", "HEAD", "results/mini").split() == ["dvc.lock", "sub/dvc.lock"]
     assert git(repository, "show", "results/mini:dvc.lock") == "2"
     assert git(repository, "log", "-1", "--format=%B", "results/mini") == "Results\n\nmore"
     assert git(repository, "ls-files", "--stage") == index
-    assert git(repository, "status", "--porcelain") == "M dvc.lock"
+    assert git(repository, "status", "--porcelain") == "M dvc.lock\n?? sub/"
 
 
 def test_the_next_results_replace_the_last_ones(repository: Path) -> None:
     for text in ("2\n", "3\n"):
         (repository / "dvc.lock").write_text(text)
-        commit_results(repository, "results/mini", [repository / "dvc.lock"], "Results")
+        commit_results(repository, "results/mini", "Results")
     assert git(repository, "rev-list", "--count", "main..results/mini") == "1"
     assert git(repository, "show", "results/mini:dvc.lock") == "3"
 
 
 def test_without_a_change_there_is_no_commit(repository: Path) -> None:
-    assert commit_results(repository, "results/mini", [repository / "dvc.lock"], "Results") is None
+    assert commit_results(repository, "results/mini", "Results") is None
     assert git(repository, "branch", "--list", "results/*") == ""
 
 
@@ -61,10 +63,10 @@ def test_results_of_code_that_is_in_no_commit_are_refused(repository: Path) -> N
     (repository / "dvc.lock").write_text("2\n")
     (repository / "code.py").write_text("edited\n")
     with pytest.raises(DeliveryError, match=r"code\.py was edited and is not committed"):
-        commit_results(repository, "results/mini", [repository / "dvc.lock"], "Results")
+        commit_results(repository, "results/mini", "Results")
     assert git(repository, "branch", "--list", "results/*") == ""
 
 
 def test_the_branch_that_is_checked_out_is_left_alone(repository: Path) -> None:
     with pytest.raises(DeliveryError, match="main is checked out"):
-        commit_results(repository, "main", [repository / "dvc.lock"], "Results")
+        commit_results(repository, "main", "Results")

@@ -55,6 +55,19 @@ def test_without_a_change_there_is_nothing_to_say(project: DemoProject) -> None:
     assert text.endswith("\nNothing changed.\n")
 
 
+def test_every_dvc_lock_counts(project: DemoProject) -> None:
+    (project.root / "sub").mkdir()
+    pipeline = project.root / "sub/dvc.yaml"
+    pipeline.write_text("stages: {a: {cmd: seq 3 > a.txt, outs: [a.txt]}}")
+    project.dvc("repro", "--quiet", "sub/dvc.yaml")
+    commit(project.root)
+    pipeline.write_text("stages: {a: {cmd: seq 4 > a.txt, outs: [a.txt]}}")
+    project.dvc("repro", "--quiet", "sub/dvc.yaml")
+    text = write_difference(project.root, "HEAD", {"sub/dvc.yaml:a": [60.0]}, noise_metric="standard_error")
+    assert "| `sub/a.txt` | 6 bytes | 8 bytes |" in text
+    assert "| `sub/dvc.yaml:a` |  | 1.00 |" in text
+
+
 def test_before_the_first_run_everything_is_new(project: DemoProject) -> None:
     (project.root / "readme").write_text("x")
     commit(project.root)

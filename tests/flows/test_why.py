@@ -68,6 +68,19 @@ def test_the_lines_of_a_source(diamond: DemoProject) -> None:
     assert "      +three" in lines
 
 
+def test_lines_are_found_from_a_folder_below(diamond: DemoProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    (diamond.root / "sub").mkdir()
+    (diamond.root / "sub/dvc.yaml").write_text(
+        "stages: {a: {cmd: cp ../source.txt a.txt, deps: [../source.txt], outs: [a.txt]}}"
+    )
+    diamond.dvc("repro", "--quiet", "sub/dvc.yaml")
+    commit(diamond)
+    (diamond.root / "source.txt").write_text("1\n2\nthree\n")
+    assert "      +three" in explain("sub/dvc.yaml:a")
+    monkeypatch.chdir(diamond.root / "sub")
+    assert "      +three" in explain("a")
+
+
 def test_the_version_with_which_it_ran_is_found_behind_later_commits(diamond: DemoProject) -> None:
     diamond.dvc("repro")
     commit(diamond)
