@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from flows.slots import Holding, Slots
 
 _POLL_S = 0.5
-_CANCEL_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Coordinator:
             launch: starts a stage.
             record: shows a stage that ends without having been launched.
             is_up_to_date: asks DVC, once everything before the stage is up to date.
-            is_cancelled: asks whether somebody wants the run to end; called every few seconds.
+            is_cancelled: says whether somebody wants the run to end; called often.
             dvc_tmp: where durations are noted.
         """
         self.schedule = schedule
@@ -99,7 +98,6 @@ class Coordinator:
             for node in self.schedule.list_nodes():
                 if node.address in up_to_date:
                     self._end(node, Outcome.CACHED, "up to date")
-            asked = time.monotonic()
             while not self.schedule.is_over:
                 before = len(self.schedule.outcomes)
                 self._start_ready()
@@ -108,11 +106,9 @@ class Coordinator:
                     self._take_ended()
                 elif len(self.schedule.outcomes) == before:
                     time.sleep(_POLL_S)  # another run of this machine has the GPUs
-                if time.monotonic() - asked > _CANCEL_INTERVAL_S and not self._stop.is_asked:
-                    asked = time.monotonic()
-                    if self._is_cancelled():
-                        self._stop.ask()
-                        self.schedule.cancel()
+                if self._is_cancelled() and not self._stop.is_asked:
+                    self._stop.ask()
+                    self.schedule.cancel()
         finally:
             self._end_running()
             if self._watchdog is not None:

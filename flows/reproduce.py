@@ -13,27 +13,27 @@ import flows.telemetry  # noqa: F401  # isort: skip  (before prefect, which read
 import argparse
 import signal
 import sys
+import threading
+from contextvars import copy_context
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
-from prefect import allow_failure, flow, get_client, get_run_logger, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect import allow_failure, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
-from ruamel.yaml import YAML
 
-from flows.artifacts import ArtifactFileError, build_key, find_files, read_image, read_table
+from flows.cancellation import SERVER_FAULTS, CancelWatch
 from flows.checks import RunRefusedError, check_run
 from flows.coordinator import Coordinator, Ended
 from flows.durations import estimate, read_durations
 from flows.execute import Execution, execute_stage
 from flows.graph import GraphError, Project, StageNode
 from flows.process import CancelledError, LimitError
+from flows.publishing import describe_stage, publish_files, publish_overview
 from flows.schedule import Outcome, Schedule
 from flows.server import ServerError, ensure_server
 from flows.settings import Settings, SettingsError, read_settings
@@ -44,10 +44,12 @@ from flows.workspace import WorkspaceBusyError, hold_workspace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
+    from uuid import UUID
 
     from prefect.client.schemas.objects import State
 
 _SHOWN_LINES = 5
+_NOTE_PATIENCE_S = 5.0
 
 
 class Execute(Protocol):
@@ -93,7 +95,11 @@ def reproduce(
     log = get_run_logger()
     try:
         settings = read_settings(Path("pyproject.toml"))
-        with Project() as project, hold_workspace(project.temporary) as lease:
+        with (
+            Project() as project,
+            hold_workspace(project.temporary) as lease,
+            CancelWatch(_find_flow_run_id()) as is_cancelled,
+        ):
             stages = project.plan(targets or [], glob=glob, downstream=downstream, all_pipelines=all_pipelines)
             up_to_date = set() if force else project.find_up_to_date(stages)
             to_run = [stage for stage in stages if stage.address not in up_to_date]
@@ -118,7 +124,7 @@ def reproduce(
                 launch=view.launch,
                 record=view.record,
                 is_up_to_date=(lambda _address: False) if force else project.is_up_to_date,
-                is_cancelled=_is_flow_cancelled,
+                is_cancelled=is_cancelled,
                 dvc_tmp=project.temporary,
             )
             coordinator.run(up_to_date)
@@ -126,10 +132,12 @@ def reproduce(
     except (GraphError, SettingsError, WorkspaceBusyError, RunRefusedError) as error:
         log.error("%s", error)
         return Failed(message=str(error))
-    _publish_overview(stages, coordinator)
-    _publish_files(
-        _choose_patterns(settings, table_artifacts, image_artifacts), [out for stage in stages for out in stage.outs]
-    )
+    try:
+        publish_overview(stages, coordinator.schedule.outcomes, coordinator.seconds)
+        patterns = _choose_patterns(settings, table_artifacts, image_artifacts)
+        publish_files(patterns, [out for stage in stages for out in stage.outs])
+    except SERVER_FAULTS as error:  # what the stages made is there all the same
+        log.warning("the server did not take all of the artifacts: %r", error)
     return _conclude(coordinator.schedule.outcomes, outdated)
 
 
@@ -145,11 +153,14 @@ def bring_up_to_date(address: str, note: str, execute: Execute) -> Any:
     def publish_note() -> None:
         try:
             create_markdown_artifact(note, description="command and params")
-        except (httpx.HTTPError, PrefectHTTPStatusError) as error:  # a server that restarts fails no stage
+        except SERVER_FAULTS as error:
             log.warning("the server did not take the stage's command and params: %r", error)
 
+    # beside the stage, which does not wait for the server
+    publisher = threading.Thread(target=copy_context().run, args=(publish_note,), daemon=True)
     try:
-        execution = execute(write_line=log.info, on_start=publish_note)
+        execution = execute(write_line=log.info, on_start=publisher.start)
+        publisher.join(_NOTE_PATIENCE_S)
     except CancelledError:
         return Cancelled(message="ended because the flow run was cancelled")
     except LimitError as error:
@@ -210,6 +221,13 @@ def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def _find_flow_run_id() -> UUID:
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    return context.flow_run.id
+
+
 class _View:
     """The stages of one flow run as Prefect's task runs."""
 
@@ -217,14 +235,11 @@ class _View:
         self._project = project
         self._force = force
         self._states: dict[str, State[Any]] = {}
-        context = FlowRunContext.get()
-        assert context is not None
-        assert context.flow_run is not None
-        self._flow_run_id = context.flow_run.id
+        self._flow_run_id = _find_flow_run_id()
 
     def launch(self, stage: StageNode, done: Callable[[Ended], None], **resources: Any) -> None:
         """Start a stage as a task run of its own; `done` is called, in another thread, when it has ended."""
-        note = _describe(stage.command, self._project.read_params(stage.address))
+        note = describe_stage(stage.command, self._project.read_params(stage.address))
         execute = partial(execute_stage, stage.address, force=self._force, **resources)
         future: Any = bring_up_to_date.submit(
             stage.address, note, execute, wait_for=self._link(stage), return_state=False
@@ -280,28 +295,6 @@ def _find_outdated(stages: Sequence[StageNode]) -> dict[str, str]:
     return {address: ", ".join(named) for address, named in changes.items() if named}
 
 
-def _is_flow_cancelled() -> bool:
-    """Ask the server whether somebody pressed Cancel; nobody else would tell a flow that has no worker."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return False
-    try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(context.flow_run.id).state
-    except httpx.HTTPError as error:
-        # hours of training are not lost to a server that is being restarted
-        get_run_logger().warning("cannot ask the server whether this run was cancelled: %r", error)
-        return False
-    return state is not None and (state.is_cancelled() or state.is_cancelling())
-
-
-def _describe(command: str, params: Mapping[str, Any]) -> str:
-    """Write a stage's command and params as Markdown."""
-    text = StringIO()
-    YAML().dump(dict(params), text)
-    return f"~~~~\n{command}\n~~~~\n" + (f"\n~~~~\n{text.getvalue()}~~~~\n" if params else "")
-
-
 def _choose_patterns(
     settings: Settings, tables: Sequence[str] | None, images: Sequence[str] | None
 ) -> dict[str, Sequence[str]]:
@@ -309,38 +302,6 @@ def _choose_patterns(
         "table": settings.table_artifacts if tables is None else tables,
         "image": settings.image_artifacts if images is None else images,
     }
-
-
-def _publish_overview(stages: Sequence[StageNode], coordinator: Coordinator) -> None:
-    create_table_artifact(
-        key="stages",
-        table=[
-            {
-                "stage": stage.address,
-                "state": coordinator.schedule.outcomes[stage.address].value,
-                "seconds": round(coordinator.seconds.get(stage.address, 0.0), 1),
-            }
-            for stage in stages
-        ],
-        description="Every stage of this run, in the order in which DVC takes them.",
-    )
-
-
-def _publish_files(patterns: Mapping[str, Sequence[str]], outs: Sequence[Path]) -> None:
-    """Show the tables and images that the stages made; one that cannot be shown is logged and fails nothing."""
-    log = get_run_logger()
-    for kind, wanted in patterns.items():
-        files = find_files(wanted, outs=outs)
-        if wanted and not files:
-            log.info("no %s to show: no output of these stages matches %s", kind, ", ".join(wanted))
-        for path in files:
-            try:
-                if kind == "table":
-                    create_table_artifact(key=build_key(path), table=read_table(path), description=f"`{path}`")
-                else:
-                    create_image_artifact(key=build_key(path), image_url=read_image(path), description=f"`{path}`")
-            except ArtifactFileError as error:
-                log.warning("not shown: %s", error)
 
 
 def _conclude(outcomes: Mapping[str, Outcome], outdated: Mapping[str, str]) -> State[Any]:

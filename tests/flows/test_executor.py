@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, DemoProject, stage
-from tests.flows.test_reproduce import CLEAN, find_left, read_states, run, start_command, wait_for_child
+from tests.flows.test_reproduce import CLEAN, find_left, read_states, run, start_command, wait_for, wait_for_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -324,3 +324,32 @@ def test_a_list_of_locks_that_dvc_itself_left_in_pieces_is_named(diamond: DemoPr
     assert state.is_failed()
     assert "rwlock" in str(state.message)
     assert diamond.list_ran() == []
+
+
+def test_a_server_that_is_killed_and_comes_back_fails_nothing(
+    project: DemoProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.server import _find_port, start_server, stop_server
+
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    project.write(
+        {
+            "slow": stage("touch up; while [ ! -e go ]; do sleep 0.1; done; echo 1 > slow.txt", out="slow.txt"),
+            "after": stage("cp slow.txt after.txt", deps=["slow.txt"], out="after.txt"),
+        }
+    )
+    port = _find_port()
+    start_server(port)
+    command = start_command(project, f"http://127.0.0.1:{port}/api")
+    try:
+        wait_for((project.root / "up").exists, bool)
+        psutil.Process(int((project.root / "logs/prefect-server.pid").read_text())).kill()
+        (project.root / "go").touch()
+        wait_for((project.root / "slow.txt").exists, bool)
+        start_server(port)
+        assert command.wait(240) == 0
+    finally:
+        command.kill()
+        stop_server()
+    assert project.list_ran() == ["slow", "after"]
+    assert project.dvc("status") == CLEAN

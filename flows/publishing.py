@@ -1,0 +1,61 @@
+"""What a run shows in Prefect's UI: its stages, their commands, the tables and images that they made."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_image_artifact, create_table_artifact
+from ruamel.yaml import YAML
+
+from flows.artifacts import ArtifactFileError, build_key, find_files, read_image, read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from flows.graph import StageNode
+    from flows.schedule import Outcome
+
+
+def describe_stage(command: str, params: Mapping[str, Any]) -> str:
+    """Write a stage's command and params as Markdown."""
+    text = StringIO()
+    YAML().dump(dict(params), text)
+    return f"~~~~\n{command}\n~~~~\n" + (f"\n~~~~\n{text.getvalue()}~~~~\n" if params else "")
+
+
+def publish_overview(
+    stages: Sequence[StageNode], outcomes: Mapping[str, Outcome], seconds: Mapping[str, float]
+) -> None:
+    """Show how every stage ended, and how long those took that were started."""
+    create_table_artifact(
+        key="stages",
+        table=[
+            {
+                "stage": stage.address,
+                "state": outcomes[stage.address].value,
+                "seconds": round(seconds.get(stage.address, 0.0), 1),
+            }
+            for stage in stages
+        ],
+        description="Every stage of this run, in the order in which DVC takes them.",
+    )
+
+
+def publish_files(patterns: Mapping[str, Sequence[str]], outs: Sequence[Path]) -> None:
+    """Show the tables and images that the stages made; one that cannot be shown is logged and fails nothing."""
+    log = get_run_logger()
+    for kind, wanted in patterns.items():
+        files = find_files(wanted, outs=outs)
+        if wanted and not files:
+            log.info("no %s to show: no output of these stages matches %s", kind, ", ".join(wanted))
+        for path in files:
+            try:
+                if kind == "table":
+                    create_table_artifact(key=build_key(path), table=read_table(path), description=f"`{path}`")
+                else:
+                    create_image_artifact(key=build_key(path), image_url=read_image(path), description=f"`{path}`")
+            except ArtifactFileError as error:
+                log.warning("not shown: %s", error)
