@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from cambrian.interfaces import ArtifactError
-from cambrian.models.config import ModelConfig
 from cambrian.params import parse_block
 from cambrian.runtime import RuntimeConfig
 from cambrian.training.checkpoints import TERMINATED
-from cambrian.training.config import ConnectorMeaning, Recipe
+from cambrian.training.config import Recipe
 from cambrian.training.engine import LocalEngine
 from cambrian.training.phases import Phase, Places, train_phase
 from tests.training import tiny
@@ -24,15 +23,6 @@ from tests.training import tiny
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONNECTOR = parse_block(
-    ConnectorMeaning,
-    {
-        "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "position_rms": 0.25,
-        "output_rms": 1.0, "newline": False, "hide_padding": True,
-    },
-    where="connector",
-).root  # fmt: skip
-MODEL = ModelConfig(encoders=("eye",), connector=CONNECTOR, llm="tongue", template="turns")
 PHASE = Phase("runs.x", frozenset({"connector", "llm"}), initial=None, use_images=True, seed=0)
 NUM_STEPS = 9  # three epochs of twelve records, four at a time
 
@@ -59,7 +49,7 @@ def train(world: Path, name: str, **changes: Any) -> dict[str, str]:
     output = Path(name)
     recipe = parse_block(Recipe, {**tiny.RECIPE, "epochs": 3, **changes}, where="recipe")
     at = Places(world / "backbones", world / "mix", world / "pool", output, Path(f"{name}.json"), Path(f"{name}.csv"))
-    train_phase(PHASE, MODEL, recipe, RuntimeConfig(device="cpu", threads=1), at)
+    train_phase(PHASE, tiny.MODEL, recipe, RuntimeConfig(device="cpu", threads=1), at)
     files = [*sorted(output.iterdir()), at.metrics, Path(f"{name}.csv")]
     return {path.name.replace(name, ""): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

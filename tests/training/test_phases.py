@@ -18,12 +18,11 @@ from cambrian.data.conversation import encode_conversation, find_template
 from cambrian.data.images import preprocess
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import ArtifactError, Batch, ParamsError
-from cambrian.models.config import ModelConfig
 from cambrian.models.tensor_files import read_tensors
 from cambrian.models.weights import build_model
 from cambrian.params import parse_block
 from cambrian.runtime import RuntimeConfig
-from cambrian.training.config import ConnectorMeaning, Recipe, RunRow
+from cambrian.training.config import Recipe, RunRow
 from cambrian.training.phases import Phase, Places, check_adapter, train_phase, use_device
 from tests.interrupts import listen_to_ctrl_c
 from tests.training import tiny
@@ -33,15 +32,6 @@ if TYPE_CHECKING:
 
     from cambrian.models.multimodal import MultimodalModel
 
-CONNECTOR = parse_block(
-    ConnectorMeaning,
-    {
-        "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "position_rms": 0.25,
-        "output_rms": 1.0, "newline": False, "hide_padding": True,
-    },
-    where="connector",
-).root  # fmt: skip
-MODEL = ModelConfig(encoders=("eye",), connector=CONNECTOR, llm="tongue", template="turns")
 RUNTIME = RuntimeConfig(device="cpu", threads=1)
 ROW = RunRow(
     encoders=["eye", "none"], llm="tongue", adapter="squares", mix="mix", recipe="tune", train_encoders=False,
@@ -92,20 +82,20 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def test_two_trainings_are_byte_identical(world: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train_phase(phase("connector", "llm"), MODEL, recipe(), RUNTIME, places(world, tmp_path / name))
+        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(), RUNTIME, places(world, tmp_path / name))
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
     assert len(hashes(tmp_path / "one")) == 5
 
 
 def test_another_seed_trains_another_model(world: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
-        train_phase(phase("connector", seed=seed), MODEL, recipe(), RUNTIME, places(world, tmp_path / str(seed)))
+        train_phase(phase("connector", seed=seed), tiny.MODEL, recipe(), RUNTIME, places(world, tmp_path / str(seed)))
     assert hashes(tmp_path / "0" / "model") != hashes(tmp_path / "1" / "model")
 
 
 def test_the_metrics_count_what_was_trained_on(world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    train_phase(phase("connector", "llm"), MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector", "llm"), tiny.MODEL, recipe(), RUNTIME, at)
     metrics = json.loads(at.metrics.read_text())
     curve = at.curve.read_text().splitlines() if at.curve else []
     # Nine positions of an image in three of four records; two questions and their answers, 5 + 2 and 1 + 4 words, in
@@ -121,7 +111,7 @@ def test_the_metrics_count_what_was_trained_on(world: Path, tmp_path: Path) -> N
 def test_training_lowers_the_loss(world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
     rates = {"connector": 0.02, "llm": 0.02, "encoders": 0.0}
-    train_phase(phase("connector", "llm"), MODEL, recipe(epochs=60, learning_rates=rates), RUNTIME, at)
+    train_phase(phase("connector", "llm"), tiny.MODEL, recipe(epochs=60, learning_rates=rates), RUNTIME, at)
     assert at.curve is not None
     losses = [float(line.split(",")[1]) for line in at.curve.read_text().splitlines()[1:]]
     assert losses[-1] < 0.3 * losses[0]
@@ -132,9 +122,9 @@ def test_training_lowers_the_loss(world: Path, tmp_path: Path) -> None:
 )
 def test_only_the_trained_parts_move_and_only_they_are_written(trained: set[str], world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    train_phase(phase(*trained), MODEL, recipe(), RUNTIME, at)
+    train_phase(phase(*trained), tiny.MODEL, recipe(), RUNTIME, at)
     written = read_tensors(at.output / "model.safetensors")
-    fresh = build_model(MODEL, backbones=world / "backbones", seed=0).state_dict()
+    fresh = build_model(tiny.MODEL, backbones=world / "backbones", seed=0).state_dict()
     modules = {"connector": {"connector", "layout"}, "llm": {"llm"}, "encoders": {"encoders"}}
     assert {name.split(".")[0] for name in written} == {module for part in trained for module in modules[part]}
     moved = {name.split(".")[0] for name in written if not torch.equal(written[name], fresh[name])}
@@ -142,12 +132,12 @@ def test_only_the_trained_parts_move_and_only_they_are_written(trained: set[str]
 
 
 def test_a_run_starts_from_its_adapter(world: Path, tmp_path: Path) -> None:
-    train_phase(phase("connector", seed=5), MODEL, recipe(), RUNTIME, places(world, tmp_path / "adapter"))
+    train_phase(phase("connector", seed=5), tiny.MODEL, recipe(), RUNTIME, places(world, tmp_path / "adapter"))
     adapter = tmp_path / "adapter" / "model"
     empty = tmp_path / "empty"
     tiny.write_data(empty, [])
     at = places(world, tmp_path / "run", data=empty / "mix")
-    train_phase(phase("connector", "llm", initial=adapter), MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector", "llm", initial=adapter), tiny.MODEL, recipe(), RUNTIME, at)
     run, start = read_tensors(at.output / "model.safetensors"), read_tensors(adapter / "model.safetensors")
     assert len(start) > 4
     assert all(torch.equal(run[name], start[name]) for name in start)
@@ -156,9 +146,9 @@ def test_a_run_starts_from_its_adapter(world: Path, tmp_path: Path) -> None:
 def test_a_mix_of_no_records_writes_the_connector_as_it_starts(world: Path, tmp_path: Path) -> None:
     tiny.write_data(tmp_path / "empty", [])
     at = places(world, tmp_path, data=tmp_path / "empty" / "mix")
-    train_phase(phase("connector"), MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, at)
     written = read_tensors(at.output / "model.safetensors")
-    fresh = build_model(MODEL, backbones=world / "backbones", seed=0).state_dict()
+    fresh = build_model(tiny.MODEL, backbones=world / "backbones", seed=0).state_dict()
     assert all(torch.equal(written[name], fresh[name]) for name in written)
     metrics = json.loads(at.metrics.read_text())
     assert (metrics["records"], metrics["steps"], metrics["final_loss"]) == (0, 0, None)
@@ -166,9 +156,9 @@ def test_a_mix_of_no_records_writes_the_connector_as_it_starts(world: Path, tmp_
 
 def test_a_blind_run_leaves_the_connector_as_it_was(world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    train_phase(phase("connector", "llm", use_images=False), MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector", "llm", use_images=False), tiny.MODEL, recipe(), RUNTIME, at)
     written = read_tensors(at.output / "model.safetensors")
-    fresh = build_model(MODEL, backbones=world / "backbones", seed=0).state_dict()
+    fresh = build_model(tiny.MODEL, backbones=world / "backbones", seed=0).state_dict()
     moved = {name.split(".")[0] for name in written if not torch.equal(written[name], fresh[name])}
     assert moved == {"llm"}
 
@@ -188,7 +178,7 @@ def make_batch(world: Path, model: MultimodalModel, *, with_long_row: bool) -> B
 
 def test_padding_never_reaches_the_loss(world: Path) -> None:
     use_device(RUNTIME, 0)
-    model = build_model(MODEL, backbones=world / "backbones", seed=0)
+    model = build_model(tiny.MODEL, backbones=world / "backbones", seed=0)
     padded = make_batch(world, model, with_long_row=True)
     alone = make_batch(world, model, with_long_row=False)
     assert not padded.attention_mask[1].all()
@@ -203,7 +193,7 @@ def test_padding_never_reaches_the_loss(world: Path) -> None:
 def test_unusable_records_stand_in_the_metrics_by_name(world: Path, tmp_path: Path) -> None:
     tiny.write_data(tmp_path / "data", tiny.make_records(12), broken=["r4"])
     at = places(world, tmp_path, data=tmp_path / "data" / "mix", pool=tmp_path / "data" / "pool")
-    train_phase(phase("connector"), MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, at)
     metrics = json.loads(at.metrics.read_text())
     assert (metrics["unusable"], metrics["unusable_records"]) == ({"r4": "undecodable-image"}, 1)
     assert (metrics["records"], metrics["samples"]) == (12, 22)
@@ -213,7 +203,7 @@ def test_more_unusable_records_than_allowed_leave_no_output(world: Path, tmp_pat
     tiny.write_data(tmp_path / "data", tiny.make_records(12), broken=["r0", "r1", "r4"])
     at = places(world, tmp_path, data=tmp_path / "data" / "mix", pool=tmp_path / "data" / "pool")
     with pytest.raises(ArtifactError, match="3 of 12 records cannot be used"):
-        train_phase(phase("connector"), MODEL, recipe(), RUNTIME, at)
+        train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, at)
     assert not at.output.exists()
     assert not at.metrics.exists()
 
@@ -222,7 +212,7 @@ def test_a_rate_at_which_training_diverges_names_the_batch_and_leaves_no_output(
     at = places(world, tmp_path)
     rates = {"connector": 1e30, "llm": 1e30, "encoders": 1.0}
     with pytest.raises(ParamsError, match=r"is (nan|inf) at step \d, records r\d+, "):
-        train_phase(phase("connector", "llm"), MODEL, recipe(learning_rates=rates), RUNTIME, at)
+        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(learning_rates=rates), RUNTIME, at)
     assert not at.output.exists()
 
 
@@ -236,8 +226,8 @@ def test_a_rate_at_which_training_diverges_names_the_batch_and_leaves_no_output(
 def test_a_run_whose_adapter_is_of_another_model_is_refused(
     change: dict[str, Any], message: str, world: Path, tmp_path: Path
 ) -> None:
-    train_phase(phase("connector"), MODEL, recipe(epochs=1), RUNTIME, places(world, tmp_path))
-    assert check_adapter(tmp_path / "model", "x", ROW, "turns") == MODEL
+    train_phase(phase("connector"), tiny.MODEL, recipe(epochs=1), RUNTIME, places(world, tmp_path))
+    assert check_adapter(tmp_path / "model", "x", ROW, "turns") == tiny.MODEL
     with pytest.raises(ParamsError, match=message):
         check_adapter(tmp_path / "model", "x", ROW.model_copy(update=change), "turns")
     with pytest.raises(ParamsError, match="template: found chat"):
@@ -317,7 +307,7 @@ def test_a_stage_that_is_stopped_in_the_middle_leaves_nothing(
 def test_features_that_are_kept_train_the_same_model(world: Path, tmp_path: Path) -> None:
     for size in (0, 1):
         at = places(world, tmp_path / str(size))
-        train_phase(phase("connector", "llm"), MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
+        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
     losses = [
         [float(line.split(",")[1]) for line in (tmp_path / str(size) / "loss.csv").read_text().splitlines()[1:]]
         for size in (0, 1)
@@ -328,5 +318,5 @@ def test_features_that_are_kept_train_the_same_model(world: Path, tmp_path: Path
 def test_an_encoder_that_learns_is_asked_anew_at_every_step(world: Path, tmp_path: Path) -> None:
     for size in (0, 1):
         at = places(world, tmp_path / str(size))
-        train_phase(phase("connector", "llm", "encoders"), MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
+        train_phase(phase("connector", "llm", "encoders"), tiny.MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
     assert hashes(tmp_path / "0" / "model") == hashes(tmp_path / "1" / "model")

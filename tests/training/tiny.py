@@ -17,9 +17,12 @@ from cambrian.artifacts import write_folder, write_json
 from cambrian.data.records import write_records
 from cambrian.data.shards import ShardWriter
 from cambrian.interfaces import Record, Turn
+from cambrian.models.config import ModelConfig
 from cambrian.models.encoders import EncoderSpec, FeaturesConfig, ImageConfig, write_encoder
 from cambrian.models.tensor_files import write_tensors
 from cambrian.models.torchvision_shim import declare_missing_operators
+from cambrian.params import parse_block
+from cambrian.training.config import ConnectorMeaning
 from tests.pipeline.imports import ROOT
 
 if TYPE_CHECKING:
@@ -30,6 +33,16 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 WORDS = ("what", "colour", "is", "it", "which", "answer", *COLOURS)
 TOKENS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>", *WORDS)
 
+CONNECTOR: dict[str, Any] = {
+    "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "position_rms": 0.25,
+    "output_rms": 1.0, "newline": False, "hide_padding": True,
+}  # fmt: skip
+MODEL = ModelConfig(
+    encoders=("eye",),
+    connector=parse_block(ConnectorMeaning, CONNECTOR, where="connector").root,
+    llm="tongue",
+    template="turns",
+)
 RECIPE: dict[str, Any] = {
     "epochs": 2,
     "global_batch_size": 4,
@@ -146,10 +159,6 @@ def write_data(folder: Path, records: Sequence[Record], *, broken: Sequence[str]
 def write_params(folder: Path, **recipe: Any) -> None:
     """Write params.yaml and a scale with one adapter, `squares`, and one run of it, `squares`."""
     vision = {"encoders": ["eye", "none"], "llm": "tongue"}
-    connector = {
-        "kind": "mlp", "side": 3, "delivery": "unshuffle", "hidden_ratio": 1.0, "position_rms": 0.25,
-        "output_rms": 1.0, "newline": False, "hide_padding": True,
-    }  # fmt: skip
     run = {
         **vision, "adapter": "squares", "mix": "mix", "recipe": "tune", "train_encoders": False, "use_images": True,
         "seed": 0,
@@ -163,7 +172,7 @@ def write_params(folder: Path, **recipe: Any) -> None:
     meanings = {
         "runtime": {"device": "cpu", "threads": 1},
         "llms": {"tongue": {"template": "turns"}},
-        "connectors": {"mlp": connector},
+        "connectors": {"mlp": CONNECTOR},
         "recipes": {"tune": {**RECIPE, **recipe}},
     }
     (folder / "scales").mkdir(parents=True, exist_ok=True)
