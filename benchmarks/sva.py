@@ -19,7 +19,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from cambrian.models.aggregator import Aggregator, AggregatorLayer, Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.connection import Connection
 
 OURS, THEIRS = ("ours", "fused"), ("checkpointed", "plain")
 
@@ -230,31 +231,53 @@ def run_once(form: str, stack: Stack, inputs: Inputs) -> Sample:
     return Sample(*_seconds(marks))
 
 
-def measure_peak(form: str, stack: Stack, inputs: Inputs) -> int:
+def measure_peak(form: str, sizes: Sizes, *, device: str, dtype: torch.dtype) -> int:
     """Return the most bytes that one pass takes beyond parameters and inputs; gradients of the parameters are in it.
 
-    On a CPU this is resident memory, read in a process of its own, because an allocator keeps what it once had.
+    On a CPU this is resident memory, read in a process of its own, because an allocator keeps what it once had. The
+    process is a new one, not a fork: a fork of a process whose threads hold locks may wait for them for ever.
+
+    Raises:
+        RuntimeError: the process ended without a number.
     """
-    if inputs.features.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run_once(form, stack, inputs)
-        return torch.cuda.max_memory_allocated() - before
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-
-    def run() -> None:
-        RESET_FILE.write_text(RESET_PEAK)
-        before = _status_bytes("VmRSS")
-        run_once(form, stack, inputs)
-        sender.send(_status_bytes("VmHWM") - before)
-
-    process = context.Process(target=run)
+    if device == "cuda":
+        return _peak_of_pass(form, sizes, device, dtype)
+    receiver, sender = (context := multiprocessing.get_context("spawn")).Pipe(duplex=False)
+    process = context.Process(target=_send_peak, args=(sender, form, sizes, dtype))
     process.start()
     sender.close()  # so that a child that fails ends the wait
-    peak: int = receiver.recv()
+    try:
+        peak: int = receiver.recv()
+    except EOFError as error:
+        process.join()
+        raise RuntimeError(f"the process that measures {form!r} ended with status {process.exitcode}") from error
     process.join()
     return peak
+
+
+def _send_peak(sender: Connection, form: str, sizes: Sizes, dtype: torch.dtype) -> None:
+    torch.set_num_threads(1)
+    sender.send(_peak_of_pass(form, sizes, "cpu", dtype))
+
+
+def _peak_of_pass(form: str, sizes: Sizes, device: str, dtype: torch.dtype) -> int:
+    few = replace(sizes, queries=1)
+    for queries in (few, sizes):  # what libraries take at their first use is no form's
+        stack = Stack(queries).to(device, dtype)
+        inputs = make_inputs(queries, is_masked=False, device=device, dtype=dtype)
+        before = _reset_peak(device)
+        run_once(form, stack, inputs)
+        peak = torch.cuda.max_memory_allocated() if device == "cuda" else _status_bytes("VmHWM")
+    return peak - before
+
+
+def _reset_peak(device: str) -> int:
+    """Let the peak begin anew; return what is taken now."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    RESET_FILE.write_text(RESET_PEAK)
+    return _status_bytes("VmRSS")
 
 
 def _mark(device: str) -> float | torch.cuda.Event:
@@ -303,7 +326,7 @@ def measure(forms: list[str], sizes: Sizes, *, device: str, dtype: torch.dtype, 
     inputs = make_inputs(sizes, is_masked=False, device=device, dtype=dtype)
     # also each form's first pass, which the times leave out; under checkpointing little is kept and more is used later
     kept = {form: count_kept_bytes(form, stack, inputs) for form in forms if form != "checkpointed"}
-    peaks = {form: measure_peak(form, stack, inputs) for form in forms}
+    peaks = {form: measure_peak(form, sizes, device=device, dtype=dtype) for form in forms}
     samples: dict[str, list[Sample]] = {form: [] for form in forms}
     for _ in range(rounds):
         for form in forms:

@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.sva import (
     EXACT,
-    MEBIBYTE,
     Measured,
     Sizes,
     Stack,
@@ -20,6 +19,7 @@ from benchmarks.sva import (
     judge,
     make_inputs,
     measure,
+    measure_peak,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -115,8 +115,14 @@ def test_a_measurement_holds_every_number_of_the_report() -> None:
 
 def test_memory_of_a_pass_is_seen() -> None:
     sizes = replace(TINY, queries=2048, dim=256, llm_dim=256)
-    measured = measure(["ours", "plain", "checkpointed"], sizes, device="cpu", dtype=torch.float32, rounds=1)
-    assert measured.peak_mib["plain"] * MEBIBYTE > 4096 * 5 * 256 * 4  # more than one layer's features
+    peak = measure_peak("plain", sizes, device="cpu", dtype=torch.float32)
+    assert peak > 4096 * 5 * 256 * 4  # more than one layer's features
+
+
+def test_a_pass_that_fails_ends_the_measurement(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="measures 'ours' ended with status 1"):
+        measure_peak("ours", replace(TINY, num_heads=3), device="cpu", dtype=torch.float32)
+    assert "Error" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
