@@ -34,6 +34,15 @@ def parse_record(line: str) -> Record:
         raise RecordError("malformed-json", f"{_preview(line)} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise RecordError("wrong-type", f"{_preview(line)} is a {type(value).__name__}, expected an object")
+    return make_record(value)
+
+
+def make_record(value: dict[str, Any]) -> Record:
+    """The record of one object, as `parse_record` reads it from a line.
+
+    Raises:
+        RecordError: as `parse_record`.
+    """
     record_id = _read_text(value, "id", where="record")
     where = f"record {record_id!r}"
     image = None if value.get("image") is None else _read_text(value, "image", where=where)

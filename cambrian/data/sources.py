@@ -10,6 +10,7 @@ import pydantic
 from pydantic import Field
 
 from cambrian.artifacts import write_folder, write_json
+from cambrian.data.collecting.config import CollectedPool, Origin, OwnSource
 from cambrian.data.world.corpora import GeneratedCorpora, write_corpora
 from cambrian.data.world.pools import GeneratedPool, write_pool
 from cambrian.params import Params, look_up, parse_block, read_yaml
@@ -22,8 +23,10 @@ CATALOG_PATH = Path(__file__).with_name("catalog.yaml")
 SOURCES_NAME = "sources.json"
 
 
-class PoolConfig(pydantic.RootModel[Annotated[GeneratedPool | GeneratedCorpora, Field(discriminator="kind")]]):
-    """One entry of `pools` in scales/<scale>.yaml: generated here, or (to come) fetched from where it is published."""
+class PoolConfig(
+    pydantic.RootModel[Annotated[GeneratedPool | GeneratedCorpora | CollectedPool, Field(discriminator="kind")]]
+):
+    """One entry of `pools` in scales/<scale>.yaml: generated here, or fetched from where it is published."""
 
     model_config = pydantic.ConfigDict(strict=True, frozen=True)
 
@@ -39,12 +42,19 @@ class Source(Params):
     recipe: str
     """What makes it where it is generated."""
     licence: str
+    origin: str
+    """Which of `origins` it is fetched with."""
+    archive: str
+    """The archive of its release that carries its name, or why none is named; what is unpacked, the origin says."""
 
 
 class Catalog(Params):
     """All of catalog.yaml: the sources of each pool."""
 
     unstated: str
+    unlisted: str
+    text: str
+    origins: dict[str, Origin]
     instruction: dict[str, Source]
     alignment: dict[str, Source]
 
@@ -88,6 +98,27 @@ def collect_pool(pool: str, config: PoolConfig, *, samples_per_record: int, seed
                 write_pool(folder, pool, config.root, recipes=recipes, sizes=sizes, seed=seed)
                 write_json(folder / SOURCES_NAME, describe_sources(sources))
                 facts.update(records=sum(sizes.values()), sources=len(sources))
+            case CollectedPool():
+                facts.update(sources=_collect(folder, pool, config.root))
+    if isinstance(config.root, CollectedPool) and config.root.copy_to is not None:
+        from cambrian.data.collecting.copying import copy_folder
+
+        copy_folder(output, config.root.copy_to, config.root.limits)
+
+
+def _collect(folder: Path, pool: str, config: CollectedPool) -> int:
+    """Fetch a pool's catalogued and own sources; returns how many there are."""
+    from cambrian.data.collecting.collect import collect_origins
+
+    catalog = read_catalog()
+    where = f"pools.{pool}.origins"
+    origins = {name: look_up(catalog.origins, name, where=where) for name in config.origins}
+    sources = {name: source for name, source in catalog.sources(pool).items() if source.origin in origins}
+    own = {name: source.origin for name, source in config.own.items()}
+    described = describe_sources(sources) | {name: _describe_own(source) for name, source in config.own.items()}
+    collect_origins(folder, config, origins={**origins, **own}, known=set(described))
+    write_json(folder / SOURCES_NAME, described)
+    return len(described)
 
 
 def count_records(source: Source, samples_per_record: int) -> int:
@@ -107,4 +138,15 @@ def describe_sources(sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]
             "licence": source.licence,
         }
         for name, source in sources.items()
+    }
+
+
+def _describe_own(source: OwnSource) -> dict[str, Any]:
+    """The same of a source that the catalogue does not have."""
+    return {
+        "category": source.category,
+        "published_thousands": source.thousands,
+        "in_7m": source.in_7m,
+        "generator": "collected",
+        "licence": source.licence,
     }

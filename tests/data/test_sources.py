@@ -97,7 +97,7 @@ def test_text_only_sources_are_those_of_language_and_a_few_conversations() -> No
 
 @pytest.mark.parametrize(("thousands", "expected"), [(775.0, 775), (0.5, 1), (0.1, 1), (2.5, 3)])
 def test_a_record_stands_for_so_many_samples(thousands: float, expected: int) -> None:
-    source = Source(category="OCR", thousands=thousands, in_7m=True, recipe="charts", licence="")
+    source = Source(category="OCR", thousands=thousands, in_7m=True, recipe="charts", licence="", origin="", archive="")
     assert count_records(source, 1000) == expected
 
 
