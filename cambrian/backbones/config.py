@@ -91,6 +91,30 @@ class PretrainedEncoder(Params):
     spec: EncoderSpec
 
 
+class PublishedSource(Params):
+    """Where the row says, at the revision that it pins."""
+
+    kind: Literal["published"]
+
+
+class RandomSource(Params):
+    """Nowhere: fresh weights from the seed."""
+
+    kind: Literal["random"]
+
+
+class PublishedEncoder(Params):
+    """A vision encoder of the paper: a row of cambrian/release/encoders.yaml, in its publisher's own layout."""
+
+    kind: Literal["published-encoder"]
+    row: str
+    side: int | None = Field(gt=0)
+    """Pixels of the images' side; null is the row's."""
+    source: Annotated[PublishedSource | RandomSource | HubSource | FolderSource, Field(discriminator="kind")]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """What the weights are stored as."""
+
+
 class PretrainedLanguageModel(Params):
     """A published LLM, in transformers' layout."""
 
@@ -103,7 +127,12 @@ class PretrainedLanguageModel(Params):
 class BackboneConfig(
     pydantic.RootModel[
         Annotated[
-            NoBackbone | TrainedLanguageModel | TrainedEncoder | PretrainedEncoder | PretrainedLanguageModel,
+            NoBackbone
+            | TrainedLanguageModel
+            | TrainedEncoder
+            | PretrainedEncoder
+            | PublishedEncoder
+            | PretrainedLanguageModel,
             Field(discriminator="kind"),
         ]
     ]

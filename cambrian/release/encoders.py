@@ -55,6 +55,8 @@ class EncoderRow(Params):
     """In the release's configs and scripts; null where its code has none of these."""
     checkpoint: str | None
     """The repository or address of its weights; null where nobody has published them."""
+    revision: str | None = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+    """The commit of a repository, the SHA-256 of a file at an address; null where nobody has looked it up yet."""
     weights: WeightNames
     """Whose names the tensors there have; see `to_timm_names`."""
     prefix: str
