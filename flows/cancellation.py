@@ -49,5 +49,6 @@ class CancelWatch:
                 # hours of training are not lost to a server that is being restarted
                 log.warning("cannot ask the server whether this run was cancelled: %r", error)
                 continue
-            if state is not None and (state.is_cancelled() or state.is_cancelling()):
+            # a final state is somebody else's word too: a worker that was given up as lost
+            if state is not None and (state.is_cancelling() or state.is_final()):
                 self._is_cancelled.set()

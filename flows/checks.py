@@ -17,7 +17,13 @@ class RunRefusedError(RuntimeError):
 
 
 def check_run(
-    project: Project, to_run: Iterable[str], needs: Mapping[str, Needs], capacity: Capacity, *, force: bool
+    project: Project,
+    to_run: Iterable[str],
+    needs: Mapping[str, Needs],
+    capacity: Capacity,
+    *,
+    force: bool,
+    elsewhere: Mapping[str, Capacity] | None = None,
 ) -> None:
     """Check the stages that would run, all of them, so that one look is enough.
 
@@ -26,6 +32,7 @@ def check_run(
         to_run: addresses of the stages that are not up to date, or depend on one that is not.
         needs: what each takes of the machine.
         capacity: what the machine has.
+        elsewhere: what the pool has to which a stage goes that does not run here.
         force: whether outputs that were edited by hand may be overwritten.
 
     Raises:
@@ -33,7 +40,7 @@ def check_run(
     """
     problems = []
     for address in to_run:
-        lack = capacity.find_lack(needs[address])
+        lack = (elsewhere or {}).get(address, capacity).find_lack(needs[address])
         if lack is not None:
             problems.append(f"{address} {lack}")
         problems += project.list_problems(address, may_overwrite=force)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.process import run_group
+from flows.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +13,6 @@ if TYPE_CHECKING:
     from flows.process import Stop
     from flows.slots import Holding
     from flows.watchdog import Watchdog
-
-_TAIL_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +25,7 @@ class Execution:
     """Whether DVC took the outputs from its run-cache instead of running the command."""
     unchanged: bool
     """Whether DVC found nothing to do."""
-    tail: tuple[str, ...]
+    tail: str
     """The last lines of output."""
 
 
@@ -54,7 +49,6 @@ def execute_stage(
         CancelledError: `stop` was asked, and the stage was ended.
         LimitError: the stage ran longer than it said that it needs, and was ended.
     """
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
     skipped = {
         f"Stage '{address}' is cached - skipping run, checking out outputs": "restored",
         f"Stage '{address}' didn't change, skipping": "unchanged",
@@ -65,28 +59,13 @@ def execute_stage(
     def take_line(line: str) -> None:
         if line in skipped:
             seen.add(skipped[line])
-        tail.append(line)
         write_line(line)
 
-    group: list[int] = []
-
-    def note_start(started: int) -> None:
-        group.append(started)
-        watchdog.note_start(started)
-        on_start()
-
-    try:
-        status = run_group(
-            [sys.executable, "-m", "flows.stage", address, *(["--force"] if force else [])],
-            write_line=take_line,
-            # unbuffered, else lines come when the stage ends
-            environment=os.environ | holding.build_environment() | {"PYTHONUNBUFFERED": "1"},
-            stop=stop,
-            limit_s=holding.needs.limit_s,
-            keep_open=[lease.descriptor for lease in holding.gpus],
-            on_start=note_start,
-        )
-    finally:
-        for started in group:
-            watchdog.note_end(started)
-    return Execution(status, restored="restored" in seen, unchanged="unchanged" in seen, tail=tuple(tail))
+    runner = Runner(watchdog, stop, take_line)
+    status = runner.run(
+        ["flows.stage", address, *(["--force"] if force else [])],
+        holding=holding,
+        limit_s=holding.needs.limit_s,
+        on_start=on_start,
+    )
+    return Execution(status, "restored" in seen, "unchanged" in seen, runner.show_tail())

@@ -16,6 +16,7 @@ from dvc.lock import LockError
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
 
+from flows.changes import Change, explain_output, explain_params
 from flows.repository import open_repository
 from flows.unfinished import is_unfinished, mark_finished
 
@@ -42,22 +43,6 @@ class StageNode:
     """Absolute paths of what the stage writes: outputs, metrics and plots."""
     meta: Any
     """What dvc.yaml says under `meta:`, for others than DVC."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One reason for which DVC would run a stage again."""
-
-    kind: str
-    """`new` (it never ran), `command`, `param`, `dependency`, `output` or `always` (it asks to run every time)."""
-    subject: str
-    """The name of the param, with its file, or the path; empty for a stage and its command."""
-    before: str | None
-    """Value, hash or command when the stage last ran; None when there was none."""
-    after: str | None
-    """The same, now."""
-    maker: str | None = None
-    """The stage that makes the dependency."""
 
 
 class Project:
@@ -90,6 +75,15 @@ class Project:
     def temporary(self) -> Path:
         """DVC's folder for files that are of no use to another clone."""
         return Path(self._repo.tmp_dir)
+
+    @property
+    def repository(self) -> Any:
+        """DVC's own object, for modules that know DVC."""
+        return self._repo
+
+    def get_stage(self, address: str) -> Any:
+        """Return DVC's own object of a planned stage."""
+        return self._stages[address]
 
     def plan(
         self,
@@ -199,8 +193,8 @@ class Project:
                 changes.append(Change("command", "", before, _join_commands(stage.cmd)))
             params = set(stage.params)
             for dep in stage.deps:
-                changes += _explain_params(dep) if dep in params else self._explain_dependency(dep)
-            return changes + [change for out in stage.outs for change in _explain_output(out)]
+                changes += explain_params(dep) if dep in params else self._explain_dependency(dep)
+            return changes + [change for out in stage.outs for change in explain_output(out)]
 
     def _list_missing(self, stage: Any) -> Iterator[str]:
         made = {out.fs_path for planned in self._stages.values() for out in planned.outs}
@@ -266,42 +260,6 @@ def _is_edited(out: Any) -> bool:
         return False
     now = out.get_hash()
     return now != out.hash_info and not (out.use_cache and out.cache.exists(now.value))
-
-
-def _explain_params(file: Any) -> list[Change]:
-    before = file.hash_info.value if file.hash_info else {}
-    now = file.read_params() if file.exists else {}
-    prefix = "" if str(file) == file.DEFAULT_PARAMS_FILE else f"{file}:"
-    changes = []
-    for name in file.params or [*now, *(name for name in before if name not in now)]:
-        for part, old, new in _compare(before.get(name, _MISSING), now.get(name, _MISSING)):
-            changes.append(Change("param", f"{prefix}{name}{part}", _write_value(old), _write_value(new)))
-    return changes
-
-
-_MISSING = object()
-
-
-def _compare(before: Any, now: Any, part: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Find the innermost values that differ, each with its dotted name."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in dict.fromkeys([*before, *now]):
-            yield from _compare(before.get(name, _MISSING), now.get(name, _MISSING), f"{part}.{name}")
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for index, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from _compare(old, new, f"{part}[{index}]")
-    elif before is _MISSING or now is _MISSING or before != now:
-        yield part, before, now
-
-
-def _write_value(value: Any) -> str | None:
-    return None if value is _MISSING else str(value)
-
-
-def _explain_output(out: Any) -> list[Change]:
-    before = out.hash_info.value if out.hash_info else None
-    now = out.get_hash().value if out.exists else None
-    return [] if before == now else [Change("output", str(out), before, now)]
 
 
 def _join_commands(command: str | list[str] | None) -> str:

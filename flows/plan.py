@@ -12,7 +12,8 @@ from flows.schedule import Outcome, Schedule
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flows.graph import Change, Project, StageNode
+    from flows.changes import Change
+    from flows.graph import Project, StageNode
     from flows.settings import Needs, Settings
     from flows.slots import Capacity
 

@@ -13,51 +13,33 @@ import flows.telemetry  # noqa: F401  # isort: skip  (before prefect, which read
 import argparse
 import signal
 import sys
-import threading
-from contextvars import copy_context
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from prefect import allow_failure, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
+from prefect import flow, get_run_logger
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.cancellation import SERVER_FAULTS, CancelWatch
 from flows.checks import RunRefusedError, check_run
-from flows.coordinator import Coordinator, Ended
+from flows.coordinator import Coordinator
 from flows.durations import estimate, read_durations
-from flows.execute import Execution, execute_stage
+from flows.elsewhere import ElsewhereError, choose_stages, prepare
 from flows.graph import GraphError, Project, StageNode
-from flows.process import CancelledError, LimitError
-from flows.publishing import describe_stage, publish_files, publish_overview
+from flows.pool import PoolError, find_pool
+from flows.publishing import publish_files, publish_overview
 from flows.schedule import Outcome, Schedule
 from flows.server import ServerError, ensure_server
-from flows.settings import Settings, SettingsError, read_settings
+from flows.settings import Needs, Settings, SettingsError, read_settings
 from flows.slots import Slots, measure_capacity
-from flows.task_runs import record_task_run
+from flows.view import View, find_flow_run_id
 from flows.workspace import WorkspaceBusyError, hold_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import FrameType
-    from uuid import UUID
 
     from prefect.client.schemas.objects import State
-
-_SHOWN_LINES = 5
-_NOTE_PATIENCE_S = 5.0
-
-
-class Execute(Protocol):
-    """Runs a stage, see `execute_stage`; what it runs on is bound already."""
-
-    def __call__(  # noqa: D102
-        self, *, write_line: Callable[[str], None], on_start: Callable[[], None]
-    ) -> Execution: ...
 
 
 @flow(name="reproduce", persist_result=False, validate_parameters=True)
@@ -73,6 +55,10 @@ def reproduce(
     gpus: list[str] | None = None,
     table_artifacts: list[str] | None = None,
     image_artifacts: list[str] | None = None,
+    pool: str | None = None,
+    pool_stages: list[str] | None = None,
+    remote: str | None = None,
+    git_remote: str = "origin",
 ) -> Any:
     """Bring stages of the DVC project around the current folder up to date, independent ones at the same time.
 
@@ -88,6 +74,10 @@ def reproduce(
         gpus: GPUs for stages that ask for some, as CUDA_VISIBLE_DEVICES names them; by default those of this machine.
         table_artifacts: glob patterns of CSV files to show; by default those of [tool.flows] in pyproject.toml.
         image_artifacts: glob patterns of images to show; the same default.
+        pool: a Prefect work pool, whose workers run the stages on other machines; none by default.
+        pool_stages: patterns of the stages that go there; by default all that DVC's run-cache can bring back.
+        remote: DVC remote over which files go; by default DVC's own default.
+        git_remote: git remote over which the code goes.
 
     Returns:
         The final state: Completed, Failed (a stage failed, or nothing was started and why) or Cancelled.
@@ -98,24 +88,28 @@ def reproduce(
         with (
             Project() as project,
             hold_workspace(project.temporary) as lease,
-            CancelWatch(_find_flow_run_id()) as is_cancelled,
+            CancelWatch(find_flow_run_id()) as is_cancelled,
         ):
             stages = project.plan(targets or [], glob=glob, downstream=downstream, all_pipelines=all_pipelines)
             up_to_date = set() if force else project.find_up_to_date(stages)
             to_run = [stage for stage in stages if stage.address not in up_to_date]
             log.info("%d stages to look at, %d up to date", len(stages), len(up_to_date))
-            needs = {
-                stage.address: settings.find_needs(
-                    stage.address, meta=stage.meta, params=project.read_params(stage.address)
-                )
-                for stage in to_run
-            }
-            slots = Slots(
-                measure_capacity(cpus=cpus, memory_gib=memory_gib, gpus=None if gpus is None else tuple(gpus))
-            )
-            check_run(project, [stage.address for stage in to_run], needs, slots.capacity, force=force)
-            durations = estimate((stage.address for stage in to_run), read_durations(project.temporary))
-            view = _View(project, force=force)
+            needs = _find_needs(project, settings, to_run)
+            capacity = measure_capacity(cpus=cpus, memory_gib=memory_gib, gpus=None if gpus is None else tuple(gpus))
+            addresses = [stage.address for stage in to_run]
+            elsewhere = None
+            if pool is None:
+                check_run(project, addresses, needs, capacity, force=force)
+            elif to_run:
+                there = find_pool(pool)
+                chosen = choose_stages(project, addresses, pool_stages)
+                places = dict.fromkeys(chosen, there.capacity)
+                check_run(project, addresses, needs, capacity, force=force, elsewhere=places)
+                elsewhere = prepare(project, there, chosen, remote=remote, git_remote=git_remote)
+                log.info("%d of them run in pool %s, the others here", len(chosen), pool)
+            slots = Slots(capacity, elsewhere=elsewhere.addresses if elsewhere else frozenset())
+            durations = estimate(addresses, read_durations(project.temporary))
+            view = View(project, force=force, elsewhere=elsewhere)
             coordinator = Coordinator(
                 Schedule(stages, keep_going=keep_going, durations=durations),
                 slots,
@@ -129,7 +123,7 @@ def reproduce(
             )
             coordinator.run(up_to_date)
         outdated = _find_outdated(stages) if to_run else {}
-    except (GraphError, SettingsError, WorkspaceBusyError, RunRefusedError) as error:
+    except (GraphError, SettingsError, WorkspaceBusyError, RunRefusedError, PoolError, ElsewhereError) as error:
         log.error("%s", error)
         return Failed(message=str(error))
     try:
@@ -139,38 +133,6 @@ def reproduce(
     except SERVER_FAULTS as error:  # what the stages made is there all the same
         log.warning("the server did not take all of the artifacts: %r", error)
     return _conclude(coordinator.schedule.outcomes, outdated)
-
-
-@task(task_run_name="{address}", persist_result=False, cache_policy=NO_CACHE)
-def bring_up_to_date(address: str, note: str, execute: Execute) -> Any:
-    """Bring one stage up to date; the state says how that went.
-
-    Completed: its command ran. Cached: DVC found nothing to do. Restored: DVC took the outputs from its run-cache.
-    Failed: with the last lines of its output.
-    """
-    log = get_run_logger()
-
-    def publish_note() -> None:
-        try:
-            create_markdown_artifact(note, description="command and params")
-        except SERVER_FAULTS as error:
-            log.warning("the server did not take the stage's command and params: %r", error)
-
-    # beside the stage, which does not wait for the server
-    publisher = threading.Thread(target=copy_context().run, args=(publish_note,), daemon=True)
-    try:
-        execution = execute(write_line=log.info, on_start=publisher.start)
-        publisher.join(_NOTE_PATIENCE_S)
-    except CancelledError:
-        return Cancelled(message="ended because the flow run was cancelled")
-    except LimitError as error:
-        return Failed(message=f"{address} {error}, its limit, and was ended; raise limit_s if it should")
-    if execution.status != 0:
-        lines = "\n".join(execution.tail[-_SHOWN_LINES:])
-        return Failed(message=f"{address} ended with status {execution.status}:\n{lines}")
-    if execution.restored:
-        return Completed(name=Outcome.RESTORED.value, message="outputs taken from the run-cache")
-    return Completed(name=Outcome.CACHED.value, message="up to date") if execution.unchanged else Completed()
 
 
 def main() -> None:
@@ -201,6 +163,10 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--cpus", type=int, metavar="N", help="stages of one processor at once; default: this machine's processors")
     add("--memory-gib", type=float, metavar="GIB", help="memory for stages; default: this machine's")
     add("--gpus", type=_split, metavar="0,1", help="GPUs for stages that ask for some; default: this machine's")
+    add("--pool", metavar="NAME", help="run stages on the workers of this Prefect work pool")
+    add("--pool-stage", dest="pool_stages", action="append", metavar="PATTERN", help="which of them; default: all")
+    add("--remote", metavar="NAME", help="DVC remote for their files; default: DVC's default")
+    add("--git-remote", default="origin", metavar="NAME", help="git remote for their code; default: %(default)s")
     for kind, files in (("table", "CSV files"), ("image", "images")):
         add(
             f"--{kind}-artifact",
@@ -221,62 +187,11 @@ def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _find_flow_run_id() -> UUID:
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    return context.flow_run.id
-
-
-class _View:
-    """The stages of one flow run as Prefect's task runs."""
-
-    def __init__(self, project: Project, *, force: bool) -> None:
-        self._project = project
-        self._force = force
-        self._states: dict[str, State[Any]] = {}
-        self._flow_run_id = _find_flow_run_id()
-
-    def launch(self, stage: StageNode, done: Callable[[Ended], None], **resources: Any) -> None:
-        """Start a stage as a task run of its own; `done` is called, in another thread, when it has ended."""
-        note = describe_stage(stage.command, self._project.read_params(stage.address))
-        execute = partial(execute_stage, stage.address, force=self._force, **resources)
-        future: Any = bring_up_to_date.submit(
-            stage.address, note, execute, wait_for=self._link(stage), return_state=False
-        )
-
-        def take_state(_future: Any) -> None:
-            outcome, message = Outcome.FAILED, "Prefect lost it; its log says more"
-            try:
-                future.wait()  # it has ended; the future takes the state over only now
-                state = self._states[stage.address] = future.state
-                message = str(state.message or "")
-                outcome = Outcome(str(state.name))
-            except ValueError:  # Crashed, for example
-                pass
-            finally:
-                done(Ended(stage.address, outcome, message))  # else the run waits for ever
-
-        future.add_done_callback(take_state)
-
-    def record(self, stage: StageNode, outcome: Outcome, message: str) -> None:
-        """Show a stage for which nothing is started."""
-        upstream = [self._states[address] for address in stage.upstream if address in self._states]
-        self._states[stage.address] = record_task_run(
-            stage.address,
-            outcome,
-            message,
-            task_key=bring_up_to_date.task_key,
-            flow_run_id=self._flow_run_id,
-            upstream=upstream,
-        )
-
-    def _link(self, stage: StageNode) -> list[Any]:
-        """Draw the graph's edges in the UI; what a failure means for dependents is not Prefect's to decide.
-
-        Prefect would turn the dependents of a skipped stage into NotReady, which counts as pending for ever.
-        """
-        return [allow_failure(self._states[address]) for address in stage.upstream if address in self._states]
+def _find_needs(project: Project, settings: Settings, stages: Sequence[StageNode]) -> dict[str, Needs]:
+    return {
+        stage.address: settings.find_needs(stage.address, meta=stage.meta, params=project.read_params(stage.address))
+        for stage in stages
+    }
 
 
 def _find_outdated(stages: Sequence[StageNode]) -> dict[str, str]:

@@ -26,6 +26,9 @@ class Capacity:
     gpus: tuple[str, ...]
     """Names as CUDA_VISIBLE_DEVICES has them."""
 
+    place: str = "there"
+    """Where, as in: needs 2 gpus, and there are 1."""
+
     def find_lack(self, needs: Needs) -> str | None:
         """Say what of `needs` there will never be enough of, or None; with too few processors a stage is only slow."""
         for name, wanted, there in (
@@ -33,7 +36,7 @@ class Capacity:
             ("gpus", needs.gpus or 0, len(self.gpus)),
         ):
             if wanted > there:
-                return f"needs {wanted:g} {name}, and there are {there:g}"
+                return f"needs {wanted:g} {name}, and {self.place} are {there:g}"
         return None
 
 
@@ -43,6 +46,8 @@ class Holding:
 
     needs: Needs
     gpus: tuple[Lease, ...]
+    is_elsewhere: bool = False
+    """Whether it runs on another machine, of which it holds nothing here."""
 
     def build_environment(self) -> dict[str, str]:
         """Name the GPUs that the stage may see: those it asked for, also when it asked for 0."""
@@ -54,8 +59,10 @@ class Holding:
 class Slots:
     """The machine's capacity less what is held. Not for several threads."""
 
-    def __init__(self, capacity: Capacity) -> None:
+    def __init__(self, capacity: Capacity, *, elsewhere: frozenset[str] = frozenset()) -> None:
+        """Begin with everything free; stages that run `elsewhere` take nothing."""
         self.capacity = capacity
+        self._elsewhere = elsewhere
         self._held: list[Holding] = []
 
     def take(self, address: str, needs: Needs) -> Holding | None:
@@ -63,6 +70,8 @@ class Slots:
 
         A stage that wants more processors than there are takes all of them.
         """
+        if address in self._elsewhere:
+            return Holding(needs, (), is_elsewhere=True)
         # added up anew each time: adding and subtracting fractions in turn would not come back to where it began
         wanted = min(needs.cpus, self.capacity.cpus)
         cpus = sum(min(holding.needs.cpus, self.capacity.cpus) for holding in self._held) + wanted
@@ -78,6 +87,8 @@ class Slots:
 
     def give_back(self, holding: Holding) -> None:
         """Free what a stage held."""
+        if holding.is_elsewhere:
+            return
         self._held.remove(holding)
         for lease in holding.gpus:
             lease.release()
@@ -90,11 +101,12 @@ def measure_capacity(
     return Capacity(
         cpus=len(os.sched_getaffinity(0)) if cpus is None else cpus,
         memory_gib=psutil.virtual_memory().total / _GIB if memory_gib is None else memory_gib,
-        gpus=_find_gpus() if gpus is None else gpus,
+        gpus=find_gpus() if gpus is None else gpus,
     )
 
 
-def _find_gpus() -> tuple[str, ...]:
+def find_gpus() -> tuple[str, ...]:
+    """Name the GPUs that this process sees, as CUDA_VISIBLE_DEVICES does."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return tuple(name.strip() for name in visible.split(",") if name.strip())

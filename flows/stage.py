@@ -42,18 +42,24 @@ def main() -> None:
     parser.add_argument("address", metavar="ADDRESS")
     parser.add_argument("--force", action="store_true")
     args = parser.parse_args()
+    sys.exit(run_stage(args.address, force=args.force))
+
+
+def run_stage(address: str, *, force: bool) -> int:
+    """Bring the stage up to date and return the exit status; what went wrong is logged."""
     try:
         repository = open_repository()
         try:
-            bring_up_to_date(repository, args.address, force=args.force)
+            bring_up_to_date(repository, address, force=force)
         finally:
             repository.close()
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except (DvcException, LockError, SourceChangedError) as error:
         cause = f": {error.__cause__}" if error.__cause__ is not None else ""
-        _log.error("%s: %s%s", args.address, error, cause)
-        sys.exit(1)
+        _log.error("%s: %s%s", address, error, cause)
+        return 1
+    return 0
 
 
 def bring_up_to_date(repository: Repo, address: str, *, force: bool) -> None:

@@ -10,7 +10,8 @@ from flows.history import find_difference
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flows.graph import Change, Project
+    from flows.changes import Change
+    from flows.graph import Project
 
 _MAX_LINES = 40
 

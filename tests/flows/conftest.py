@@ -35,6 +35,10 @@ class DemoProject:
         (self.root / "params.yaml").write_text(yaml.safe_dump(params or {}, sort_keys=False))
         (self.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
 
+    def configure(self, text: str) -> None:
+        """Write DVC's configuration, as git holds it."""
+        (self.root / ".dvc/config").write_text(text)
+
     def list_ran(self) -> list[str]:
         """Name the stages that ran since the last call."""
         path = self.root / "ran.txt"

@@ -88,7 +88,7 @@ def test_all_stages_run_in_order_and_then_none(diamond: DemoProject, monkeypatch
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(flows.process.subprocess, "Popen", refuse)
-    monkeypatch.setattr(flows.slots, "_find_gpus", tuple)
+    monkeypatch.setattr(flows.slots, "find_gpus", tuple)
     state = run()
     assert (state.is_completed(), state.message) == (True, "5 stages: 5 Cached")
     assert read_states(state) == dict.fromkeys(order, "Cached")
