@@ -113,7 +113,8 @@ def _collect(folder: Path, pool: str, config: CollectedPool) -> int:
     catalog = read_catalog()
     where = f"pools.{pool}.origins"
     origins = {name: look_up(catalog.origins, name, where=where) for name in config.origins}
-    sources = {name: source for name, source in catalog.sources(pool).items() if source.origin in origins}
+    published = catalog.sources(pool) if origins else {}
+    sources = {name: source for name, source in published.items() if source.origin in origins}
     own = {name: source.origin for name, source in config.own.items()}
     described = describe_sources(sources) | {name: _describe_own(source) for name, source in config.own.items()}
     collect_origins(folder, config, origins={**origins, **own}, known=set(described))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-FOLDERS = ("cambrian", "docs", "flows", "pipeline", "scales", "stages")
+FOLDERS = ("cambrian", "docs", "flows", "pipeline", "recordings", "scales", "stages")
 FILES = ("dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml")
 
 

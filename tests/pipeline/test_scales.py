@@ -8,6 +8,7 @@ import pytest
 
 from cambrian.backbones.config import BackboneConfig, PublishedEncoder
 from cambrian.data.cleaning import CleaningConfig
+from cambrian.data.engine.config import EngineConfig
 from cambrian.data.expectations import ValidationConfig
 from cambrian.data.format_prompts import FormatPromptsConfig, read_format_prompt_table
 from cambrian.data.sources import PoolConfig
@@ -34,6 +35,7 @@ BLOCKS: dict[str, type[pydantic.BaseModel]] = {
     "validation": ValidationConfig,
     "evaluation": EvaluationConfig,
     "report": ReportConfig,
+    "engine": EngineConfig,
     "benchmarks": BenchmarksConfig,
 }
 TABLES: dict[str, type[pydantic.BaseModel]] = {
@@ -44,9 +46,9 @@ TABLES: dict[str, type[pydantic.BaseModel]] = {
     "recipes": Recipe,
 }
 NOT_YET = {
-    "gpu": {"pools", "benchmarks", "llms"},
+    "gpu": {"benchmarks", "llms"},
     "mini": set(),
-    "paper": {"pools", "benchmarks", "llms"},
+    "paper": {"benchmarks", "llms"},
 }
 """Pools and benchmarks need kinds that fetch what is published; LLMs need their templates in training."""
 
