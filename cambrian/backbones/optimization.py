@@ -7,7 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cambrian.muon import Muon
 from cambrian.params import Params
+
+_MOMENTUM = 0.95
+"""Muon's, as its authors have it."""
 
 
 class OptimizationConfig(Params):
@@ -43,11 +47,10 @@ class Optimization:
         self._optimizers: list[torch.optim.Optimizer] = []
         if matrices:
             self._optimizers.append(
-                torch.optim.Muon(
-                    matrices,
-                    lr=config.matrix_learning_rate,
-                    weight_decay=config.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
+                Muon(
+                    [{"params": matrices, "lr": config.matrix_learning_rate, "weight_decay": config.weight_decay}],
+                    momentum=_MOMENTUM,
+                    matrix_scale="match_rms_adamw",
                 )
             )
         if others:

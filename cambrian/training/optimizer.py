@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from cambrian.interfaces import ParamsError
+from cambrian.muon import Muon
 from cambrian.training.config import MuonAdamWConfig
-from cambrian.training.muon import Muon
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from cambrian.interfaces import ParamsError
+from cambrian.muon import Muon
 from cambrian.params import parse_block
 from cambrian.training.config import AdamWConfig, LearningRates, MuonAdamWConfig
-from cambrian.training.muon import Muon
 from cambrian.training.optimizer import build_optimizers
 from tests.training.tiny import RECIPE
 
