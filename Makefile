@@ -11,7 +11,7 @@ include telemetry.env
 export
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup setup-gpu lock check format test repro ui ui-stop timings
+.PHONY: setup setup-gpu lock check format test repro plan ui ui-stop timings
 
 repro: setup ## the main job
 	dvc repro
@@ -19,6 +19,10 @@ repro: setup ## the main job
 
 test: setup
 	pytest -n 2 --dist loadscope tests
+
+plan: setup ## every run of every scale rehearsed without its hardware, and the graphs
+	cambrian plan
+	python -m flows.dag
 
 check: setup
 	python .ci/lock.py check

@@ -25,6 +25,10 @@ class Command:
 COMMANDS = {
     "chat": Command("cambrian.chat.terminal", "ask a model about a picture, in the terminal or on a page"),
     "compare": Command("cambrian.evaluation.compare", "what changed between two runs beyond noise, and on which items"),
+    "forecast": Command(
+        "cambrian.planning.forecast_command", "what every training of a scale will take, before it runs"
+    ),
+    "plan": Command("cambrian.planning.plan_command", "rehearse every run of every scale without its hardware"),
     "convert": Command("cambrian.release.terminal", "bring a checkpoint of the release into this project's folders"),
 }
 

@@ -90,11 +90,14 @@ def _parse_int(value: Any, *, where: str) -> int:
 
 
 class ParamsFiles:
-    """params.yaml and the file of its scale, each read once."""
+    """params.yaml and the file of its scale, each read once.
 
-    def __init__(self, root: Path = Path()) -> None:
+    `scale` looks at another scale than the one that params.yaml names, as a rehearsal of all of them does.
+    """
+
+    def __init__(self, root: Path = Path(), scale: str | None = None) -> None:
         self.params = read_yaml(root / PARAMS_PATH)
-        self.scale: str = look_up(self.params, "scale", where=str(PARAMS_PATH))
+        self.scale: str = scale or look_up(self.params, "scale", where=str(PARAMS_PATH))
         self.scale_path = SCALES_DIR / f"{self.scale}.yaml"
         known = sorted(path.stem for path in (root / SCALES_DIR).glob("*.yaml"))
         if self.scale not in known:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 NORM_EPSILON = 1e-5
 """Of every norm of an aggregator: torch's default, which the release keeps."""
 
-BUFFER_BYTES = {"cpu": 6 * 2**20, "cuda": 2**28}
-"""Size of a chunk's projected queries: what stays in a processor's cache; on a GPU, what makes launches worth it."""
+BUFFER_BYTES = {"cpu": 6 * 2**20, "cuda": 2**28, "meta": 2**62}
+"""Size of a chunk's projected queries: what stays in a processor's cache; on a GPU, what makes launches worth it;
+without memory, everything at once."""
 
 
 def standardise_windows(

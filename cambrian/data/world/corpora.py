@@ -55,10 +55,14 @@ def write_corpora(folder: Path, config: GeneratedCorpora, *, seed: int) -> None:
     Raises:
         ParamsError: an unknown recipe or kind of picture.
     """
-    words = sorted(all_words() | {word for prompt in config.prompts.values() for word in prompt.split()})
-    write_json(folder / VOCABULARY_NAME, words)
+    write_json(folder / VOCABULARY_NAME, vocabulary(config))
     _write_documents(folder / DOCUMENTS_NAME, config, seed)
     _write_images(folder, config, seed)
+
+
+def vocabulary(config: GeneratedCorpora) -> list[str]:
+    """Every word that the corpora and all other texts of this world can have, sorted."""
+    return sorted(all_words() | {word for prompt in config.prompts.values() for word in prompt.split()})
 
 
 def _write_documents(path: Path, config: GeneratedCorpora, seed: int) -> None:
