@@ -21,7 +21,7 @@ test: setup
 	pytest -n 2 --dist loadscope tests
 
 plan: setup ## every run of every scale rehearsed without its hardware, and the graphs
-	cambrian plan
+	cambrian plan mini
 	python -m flows.dag
 
 check: setup

@@ -137,7 +137,7 @@ def _kept_per_token(config: Any, head_dim: int, itemsize: int) -> float:
 
 
 def _count_sva(connector: SVAConnector, features: list[Tensor], *, encoders_learn: bool) -> Cost:
-    """The parts of an SVA connector, one by one: as a whole it looks at what it computes, and meta tensors hold nothing."""
+    """The parts of an SVA connector, one by one: as a whole it reads values, and meta tensors have none."""
     total = NOTHING
     for feature_map, side, projection in zip(features, connector.map_sides, connector.projections, strict=True):
         delivered = feature_map.new_zeros(side**2, feature_map.shape[1])
@@ -145,7 +145,9 @@ def _count_sva(connector: SVAConnector, features: list[Tensor], *, encoders_lear
     for group_side, group in zip(connector.group_sides, connector.groups, strict=True):
         assert isinstance(group, Aggregator)
         total += _count_aggregator(group, rows=group_side**2)
-    joined = features[0].new_zeros(connector.num_tokens, connector.output[0].in_features)  # type: ignore[arg-type]
+    first = connector.output[0]
+    assert isinstance(first, nn.Linear)
+    joined = features[0].new_zeros(connector.num_tokens, first.in_features)
     return total + _count_call(connector.output, [joined], inputs_learn=True)
 
 

@@ -86,13 +86,14 @@ class Forecast:
 
     def warnings(self) -> list[str]:
         """Name every phase that does not fit its device."""
-        room = self.config.hardware.memory_gib
+        hardware = self.config.hardware
         return [
-            f"{phase.facts.plan.key} needs {phase.memory.total / GIB:.1f} GiB on each device, {self.config.hardware.name} "
-            f"has {room:g}: raise the ZeRO stage ({phase.sharding.zero_stage}), lower micro_batch_size "
-            f"({phase.facts.plan.recipe.micro_batch_size}), offload, or take more devices ({phase.sharding.num_devices})"
+            f"{phase.facts.plan.key} needs {phase.memory.total / GIB:.1f} GiB on each device, {hardware.name} has "
+            f"{hardware.memory_gib:g}: raise the ZeRO stage ({phase.sharding.zero_stage}), lower micro_batch_size "
+            f"({phase.facts.plan.recipe.micro_batch_size}), offload, or take more devices "
+            f"({phase.sharding.num_devices})"
             for phase in self.phases
-            if phase.memory.total / GIB > room
+            if phase.memory.total / GIB > hardware.memory_gib
         ]
 
     def excess(self) -> list[str]:

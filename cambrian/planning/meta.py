@@ -19,7 +19,6 @@ from cambrian.models.multimodal import MultimodalModel
 from cambrian.models.torchvision_shim import declare_missing_operators
 
 if TYPE_CHECKING:
-
     from torch import nn
 
     from cambrian.backbones.config import BackboneConfig

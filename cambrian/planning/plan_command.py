@@ -59,8 +59,8 @@ def _summarise(forecast: Forecast, num_facts: int, path: Path, seconds: float, *
     largest = max(sum(phase.facts.model.parameters.values()) for phase in forecast.phases)
     tables = [phase.facts.plan.table for phase in forecast.phases]
     lines = [
-        f"scale {forecast.scale}: {tables.count('adapters')} adapters, {tables.count('runs')} runs, {len(models)} models "
-        f"up to {largest / 1e9:.3g} G parameters, {num_facts} facts "
+        f"scale {forecast.scale}: {tables.count('adapters')} adapters, {tables.count('runs')} runs, {len(models)} "
+        f"models up to {largest / 1e9:.3g} G parameters, {num_facts} facts "
         f"{'written to' if write else 'as in'} {path}, {seconds:.1f} s",
         *(f"warning: {warning}" for warning in [*forecast.warnings(), *forecast.excess()]),
     ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SCALES = sorted(path.stem for path in (ROOT / "scales").glob("*.yaml"))
+SCALES = ["mini"]
 
 
 def edit(folder: Path, name: str, change: Callable[[Any], None]) -> ParamsFiles:
