@@ -11,7 +11,9 @@ include telemetry.env
 export
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup setup-gpu lock check format test repro plan ui ui-stop timings
+S3_PORT ?= 5555
+
+.PHONY: setup setup-gpu lock check format test repro plan ui ui-stop s3 timings
 
 repro: setup ## the main job
 	dvc repro
@@ -58,6 +60,9 @@ ui: setup ## the run in Prefect's UI
 
 ui-stop: setup
 	python -m flows.server stop
+
+s3: setup ## an S3 server on this machine, to try things out (docs/s3.md); Ctrl-C ends it
+	python -m flows.storage serve --port $(S3_PORT)
 
 timings: setup ## minutes per stage of the last run
 	python -m flows.timings

@@ -13,8 +13,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.bucket import BucketError, check_bucket, open_bucket
+from flows.checks import RunRefusedError
 from flows.execute import Execution, execute_stage
-from flows.handover import find_obstacle, find_remote, list_lock_files, list_sources
+from flows.handover import check_is_shared, find_obstacle, find_remote, list_lock_files, list_sources
 from flows.pool import UNREACHABLE
 from flows.runner import Runner, TransferError
 from flows.snapshot import (
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 _MAX_TRIES = 3
 
 
-class ElsewhereError(RuntimeError):
+class ElsewhereError(RunRefusedError):
     """Other machines could not do what is wanted; nothing was started."""
 
 
@@ -66,6 +68,8 @@ class Elsewhere:
     """Every dvc.lock of the project."""
     folder: str
     """Current folder, from the repository's."""
+    warnings: tuple[str, ...]
+    """What is not as it should be, though it works."""
 
 
 def choose_stages(project: Project, to_run: Iterable[str], patterns: Sequence[str] | None) -> frozenset[str]:
@@ -93,6 +97,8 @@ def prepare(
     problems = []
     try:
         name = find_remote(project, remote)
+        check_is_shared(project, name)
+        warnings = _check_bucket(project, name)
         snapshot = take_snapshot(project.root)
         for address in sorted(addresses):
             problems += [
@@ -102,7 +108,7 @@ def prepare(
         repository = find_address(project.root, git_remote)
         if not problems:
             push_snapshot(snapshot, git_remote)
-    except (SnapshotError, LookupError) as error:
+    except (SnapshotError, LookupError, BucketError) as error:
         raise ElsewhereError(f"nothing was started: {error}") from error
     if problems:
         raise ElsewhereError("nothing was started:\n" + "\n".join(f"- {problem}" for problem in problems))
@@ -115,7 +121,24 @@ def prepare(
         snapshot,
         tuple(list_lock_files(project)),
         Path.cwd().resolve().relative_to(snapshot.top.resolve()).as_posix(),
+        warnings,
     )
+
+
+def _check_bucket(project: Project, remote: str) -> tuple[str, ...]:
+    """Look at the remote's bucket, if it is one; returns warnings.
+
+    Raises:
+        BucketError: it cannot be reached or written.
+    """
+    options = project.repository.config["remote"][remote]
+    if not str(options.get("url", "")).startswith("s3://"):
+        return ()
+    bad = [finding for finding in check_bucket(open_bucket(remote, options)) if not finding.is_good]
+    needed = [finding.message for finding in bad if finding.is_needed]
+    if needed:
+        raise BucketError("; ".join(needed))
+    return tuple(f"the DVC remote {remote}: {finding.message}" for finding in bad)
 
 
 def execute_elsewhere(

@@ -26,10 +26,10 @@ def find_obstacle(project: Project, address: str) -> str | None:
 
 
 def find_remote(project: Project, name: str | None) -> str:
-    """Name the DVC remote that workers use; by default DVC's own default.
+    """Name a DVC remote; by default DVC's own default.
 
     Raises:
-        LookupError: there is none, or `.dvc/config`, which goes with the code, does not have it.
+        LookupError: there is none.
     """
     repository = project.repository
     name = name or repository.config["core"].get("remote")
@@ -37,11 +37,19 @@ def find_remote(project: Project, name: str | None) -> str:
         raise LookupError("no DVC remote is configured: dvc remote add --default NAME s3://BUCKET/PREFIX (docs/s3.md)")
     if name not in repository.config["remote"]:
         raise LookupError(f"the DVC remote {name} is not configured: dvc remote add {name} s3://BUCKET/PREFIX")
-    if name not in repository.config.load_one("repo").get("remote", {}):
-        raise LookupError(
-            f"the DVC remote {name} is configured for this machine only; workers read .dvc/config, which git holds"
-        )
     return str(name)
+
+
+def check_is_shared(project: Project, remote: str) -> None:
+    """Make sure that workers will find a DVC remote in `.dvc/config`, which goes with the code.
+
+    Raises:
+        LookupError: only this machine's configuration has it.
+    """
+    if remote not in project.repository.config.load_one("repo").get("remote", {}):
+        raise LookupError(
+            f"the DVC remote {remote} is configured for this machine only; workers read .dvc/config, which git holds"
+        )
 
 
 def list_sources(project: Project, address: str) -> list[Path]:

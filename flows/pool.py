@@ -32,9 +32,9 @@ from prefect.client.schemas.filters import (
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 from prefect.utilities.callables import parameter_schema
-from prefect.workers.process import ProcessWorker
 
 from flows.cancellation import SERVER_FAULTS
+from flows.checks import RunRefusedError
 from flows.process import CancelledError
 from flows.slots import Capacity
 
@@ -60,7 +60,7 @@ _MANY_CPUS = 10**6
 _KUBERNETES_PATH = Path("deploy/kubernetes.json")
 
 
-class PoolError(RuntimeError):
+class PoolError(RunRefusedError):
     """There is no such pool, or Prefect's server does not answer."""
 
 
@@ -252,6 +252,8 @@ def build_template(kind: str, *, cpus: int, memory_gib: float, gpus: int) -> dic
     if kind == "kubernetes":
         template: dict[str, Any] = json.loads(_KUBERNETES_PATH.read_text(encoding="utf-8"))
     elif kind == "process":
+        from prefect.workers.process import ProcessWorker
+
         template = ProcessWorker.get_default_base_job_template()
     else:
         raise PoolError(f"{kind} is not a kind of pool that stages run in; expected process or kubernetes")

@@ -6,16 +6,18 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from prefect import get_run_logger
-from prefect.artifacts import create_image_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_table_artifact
 from ruamel.yaml import YAML
 
 from flows.artifacts import ArtifactFileError, build_key, find_files, read_image, read_table
+from flows.handover import find_remote
+from flows.links import MAX_HOURS, LinkError, make_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from flows.graph import StageNode
+    from flows.graph import Project, StageNode
     from flows.schedule import Outcome
 
 
@@ -59,3 +61,25 @@ def publish_files(patterns: Mapping[str, Sequence[str]], outs: Sequence[Path]) -
                     create_image_artifact(key=build_key(path), image_url=read_image(path), description=f"`{path}`")
             except ArtifactFileError as error:
                 log.warning("not shown: %s", error)
+
+
+def publish_links(project: Project, remote: str | None, patterns: Sequence[str], outs: Sequence[Path]) -> None:
+    """Link to outputs in the bucket of the DVC remote, for a week; what is not there is logged."""
+    from flows.bucket import S3_FAULTS, BucketError, open_bucket  # importing boto3 takes half a second
+
+    log = get_run_logger()
+    files = find_files(patterns, outs=outs)
+    if not files:
+        return
+    try:
+        name = find_remote(project, remote)
+        bucket = open_bucket(name, project.repository.config["remote"][name])
+    except (LookupError, BucketError) as error:
+        log.info("no links to outputs: %s", error)
+        return
+    for path in files:
+        try:
+            link = make_link(project, bucket, path, hours=MAX_HOURS)
+            create_link_artifact(link, link_text=str(path), key=build_key(path), description=f"`{path}`, for a week")
+        except (LinkError, *S3_FAULTS) as error:
+            log.warning("no link: %s", error)

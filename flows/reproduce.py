@@ -13,6 +13,7 @@ import flows.telemetry  # noqa: F401  # isort: skip  (before prefect, which read
 import argparse
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,8 @@ from flows.cancellation import SERVER_FAULTS, CancelWatch
 from flows.checks import RunRefusedError, check_run
 from flows.coordinator import Coordinator
 from flows.durations import estimate, read_durations
-from flows.elsewhere import ElsewhereError, choose_stages, prepare
 from flows.graph import GraphError, Project, StageNode
-from flows.pool import PoolError, find_pool
-from flows.publishing import publish_files, publish_overview
+from flows.publishing import publish_files, publish_links, publish_overview
 from flows.schedule import Outcome, Schedule
 from flows.server import ServerError, ensure_server
 from flows.settings import Needs, Settings, SettingsError, read_settings
@@ -36,10 +35,12 @@ from flows.view import View, find_flow_run_id
 from flows.workspace import WorkspaceBusyError, hold_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
     from prefect.client.schemas.objects import State
+
+    from flows.elsewhere import Elsewhere
 
 
 @flow(name="reproduce", persist_result=False, validate_parameters=True)
@@ -101,12 +102,8 @@ def reproduce(
             if pool is None:
                 check_run(project, addresses, needs, capacity, force=force)
             elif to_run:
-                there = find_pool(pool)
-                chosen = choose_stages(project, addresses, pool_stages)
-                places = dict.fromkeys(chosen, there.capacity)
-                check_run(project, addresses, needs, capacity, force=force, elsewhere=places)
-                elsewhere = prepare(project, there, chosen, remote=remote, git_remote=git_remote)
-                log.info("%d of them run in pool %s, the others here", len(chosen), pool)
+                check = partial(check_run, project, addresses, needs, capacity, force=force)
+                elsewhere = _find_elsewhere(project, addresses, check, pool, pool_stages, remote, git_remote)
             slots = Slots(capacity, elsewhere=elsewhere.addresses if elsewhere else frozenset())
             durations = estimate(addresses, read_durations(project.temporary))
             view = View(project, force=force, elsewhere=elsewhere)
@@ -123,13 +120,17 @@ def reproduce(
             )
             coordinator.run(up_to_date)
         outdated = _find_outdated(stages) if to_run else {}
-    except (GraphError, SettingsError, WorkspaceBusyError, RunRefusedError, PoolError, ElsewhereError) as error:
+    except (GraphError, SettingsError, WorkspaceBusyError, RunRefusedError) as error:
         log.error("%s", error)
         return Failed(message=str(error))
     try:
         publish_overview(stages, coordinator.schedule.outcomes, coordinator.seconds)
         patterns = _choose_patterns(settings, table_artifacts, image_artifacts)
-        publish_files(patterns, [out for stage in stages for out in stage.outs])
+        outs = [out for stage in stages for out in stage.outs]
+        publish_files(patterns, outs)
+        if settings.link_artifacts:
+            with Project() as project:
+                publish_links(project, remote, settings.link_artifacts, outs)
     except SERVER_FAULTS as error:  # what the stages made is there all the same
         log.warning("the server did not take all of the artifacts: %r", error)
     return _conclude(coordinator.schedule.outcomes, outdated)
@@ -185,6 +186,30 @@ def _split(text: str) -> list[str]:
 def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
     """End by an exception, so that what was started is ended first: stages have sessions of their own."""
     raise SystemExit(128 + number)
+
+
+def _find_elsewhere(
+    project: Project,
+    addresses: Sequence[str],
+    check: Callable[..., None],
+    pool: str,
+    patterns: Sequence[str] | None,
+    remote: str | None,
+    git_remote: str,
+) -> Elsewhere:
+    """Get ready to run stages in a work pool; what for is imported only here, as it takes a second."""
+    from flows.elsewhere import choose_stages, prepare
+    from flows.pool import find_pool
+
+    log = get_run_logger()
+    there = find_pool(pool)
+    chosen = choose_stages(project, addresses, patterns)
+    check(elsewhere=dict.fromkeys(chosen, there.capacity))
+    elsewhere = prepare(project, there, chosen, remote=remote, git_remote=git_remote)
+    for warning in elsewhere.warnings:
+        log.warning("%s", warning)
+    log.info("%d of them run in pool %s, the others here", len(chosen), pool)
+    return elsewhere
 
 
 def _find_needs(project: Project, settings: Settings, stages: Sequence[StageNode]) -> dict[str, Needs]:

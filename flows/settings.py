@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_LISTS = ("table_artifacts", "image_artifacts")
+_LISTS = ("table_artifacts", "image_artifacts", "link_artifacts")
 _NEEDS = ("cpus", "memory_gib", "gpus", "limit_s")
 
 
@@ -39,6 +39,8 @@ class Settings:
     table_artifacts: tuple[str, ...]
     """Glob patterns of the CSV files that the UI shows."""
     image_artifacts: tuple[str, ...]
+    link_artifacts: tuple[str, ...]
+    """Of the files to which the UI links, in the bucket of the DVC remote."""
     noise_metric: str
     """What metrics files call the standard error of the numbers beside it."""
     needs: tuple[tuple[str, dict[str, Any]], ...]
@@ -102,6 +104,7 @@ def read_settings(pyproject: Path) -> Settings:
     return Settings(
         table_artifacts=tuple(block.get("table_artifacts", ())),
         image_artifacts=tuple(block.get("image_artifacts", ())),
+        link_artifacts=tuple(block.get("link_artifacts", ())),
         noise_metric=block.get("noise_metric", "standard_error"),
         needs=tuple(
             (pattern, _check_needs(value, where=f"{pyproject}: tool.flows.needs.{pattern}"))

@@ -15,7 +15,6 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.cancellation import SERVER_FAULTS
 from flows.coordinator import Ended
-from flows.elsewhere import Elsewhere, execute_elsewhere
 from flows.execute import Execution, execute_stage
 from flows.process import CancelledError, LimitError
 from flows.publishing import describe_stage
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
+    from flows.elsewhere import Elsewhere
     from flows.graph import Project, StageNode
 
 _NOTE_PATIENCE_S = 5.0
@@ -95,6 +95,8 @@ class View:
         note = describe_stage(stage.command, self._project.read_params(stage.address))
         execute = partial(execute_stage, stage.address, force=self._force, **resources)
         if self._elsewhere is not None and stage.address in self._elsewhere.addresses:
+            from flows.elsewhere import execute_elsewhere
+
             execute = partial(
                 execute_elsewhere,
                 stage.address,

@@ -35,9 +35,25 @@ class DemoProject:
         (self.root / "params.yaml").write_text(yaml.safe_dump(params or {}, sort_keys=False))
         (self.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
 
-    def configure(self, text: str) -> None:
-        """Write DVC's configuration, as git holds it."""
-        (self.root / ".dvc/config").write_text(text)
+    def use_bucket(self, url: str, endpoint: str) -> None:
+        """Make a bucket the default DVC remote, in the configuration that git holds."""
+        (self.root / ".dvc/config").write_text(
+            "[core]\n    remote = s3\n"
+            f"['remote \"s3\"']\n    url = {url}\n    endpointurl = {endpoint}\n    verify = true\n"
+        )
+
+    def git(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", *arguments],
+            cwd=self.root,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "All")
 
     def list_ran(self) -> list[str]:
         """Name the stages that ran since the last call."""
@@ -127,3 +143,19 @@ def make_sleeper(project: DemoProject) -> Callable[[], DemoProject]:
         return project
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Address of an S3 server without buckets; credentials for it are in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield f"http://{host}:{port}"
+    server.stop()

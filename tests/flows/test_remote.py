@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import psutil
 import pytest
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from tests.flows.conftest import DemoProject
 
 POOL = "elsewhere"
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 class Worker:
@@ -64,26 +62,11 @@ class Worker:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """Address of an S3 server with the bucket `artefacts`; its credentials are in the environment."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        address = f"http://{host}:{port}"
-        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="artefacts")
-        yield address
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def workers(s3: str, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
+    from flows.local_s3 import make_bucket
     from flows.pool import create_pool
 
+    make_bucket(s3, "artefacts")
     create_pool(POOL, kind="process", cpus=1, memory_gib=4, gpus=1)
     home = tmp_path_factory.mktemp("workers")
     started = [Worker(home / name, prefect_server) for name in ("one", "two")]
@@ -99,21 +82,10 @@ def project(project: DemoProject, s3: str, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(flows.pool, "_POLL_S", 0.3)
     remote = tmp_path.parent / f"{tmp_path.name}.git"
-    prefix = f"s3://artefacts/{tmp_path.name}"
-    for command in (
-        ["git", "init", "--quiet", "--bare", str(remote)],
-        ["git", "remote", "add", "origin", str(remote)],
-        ["git", "config", "user.email", "somebody@example.org"],
-        ["git", "config", "user.name", "Somebody"],
-    ):
-        subprocess.run(command, cwd=project.root, check=True)
-    project.configure(f"[core]\n remote = s3\n['remote \"s3\"']\n url = {prefix}\n endpointurl = {s3}\n")
+    project.git("init", "--quiet", "--bare", str(remote))
+    project.git("remote", "add", "origin", str(remote))
+    project.use_bucket(f"s3://artefacts/{tmp_path.name}", s3)
     return project
-
-
-def commit(project: DemoProject) -> None:
-    for command in (["git", "add", "--all"], ["git", "commit", "--quiet", "--message", "All"]):
-        subprocess.run(command, cwd=project.root, check=True)
 
 
 def here(name: str, *, deps: list[str], more: str = "", **rest: Any) -> dict[str, object]:
@@ -135,7 +107,7 @@ def test_two_workers_bring_a_project_up_to_date(project: DemoProject, workers: l
         {"rate": 1},
     )  # fmt: skip
     (project.root / "source.txt").write_text("committed\n")
-    commit(project)
+    project.commit()
     (project.root / "source.txt").write_text("edited\n")
     (project.root / "script.py").write_text("new\n")
     before = subprocess.check_output(["git", "status", "--porcelain"], cwd=project.root)
