@@ -29,6 +29,7 @@ COMMANDS = {
         "cambrian.planning.forecast_command", "what every training of a scale will take, before it runs"
     ),
     "plan": Command("cambrian.planning.plan_command", "rehearse every run of every scale without its hardware"),
+    "data": Command("cambrian.browse.terminal", "look at the records of a pool or a mix, kept and dropped"),
     "convert": Command("cambrian.release.terminal", "bring a checkpoint of the release into this project's folders"),
 }
 

@@ -53,6 +53,11 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def token(self, token_id: int) -> str:
+        """One token's text, special ones by their names; bytes that are no character alone are shown as U+FFFD."""
+        text: str = self._backend.decode([token_id], skip_special_tokens=False)
+        return text
+
     def token_id(self, token: str) -> int:
         """The id of one token.
 
