@@ -232,16 +232,20 @@ def _locate(key: str) -> tuple[str, str, str]:
 
 
 def _retry(move: Callable[[], Any]) -> Any:
-    """Try several times, over some seconds: a remote that answers 500, or half, mostly does better a moment later."""
+    """Try several times, over some seconds: a remote that answers 500, or half, mostly does better a moment later.
+
+    Raises:
+        ExchangeError: it does not.
+    """
     for step in range(_TRIES):
         try:
             return move()
-        except (OSError, ExchangeError, DvcException) as error:
+        except Exception as error:  # every kind of remote has errors of its own
             if step == _TRIES - 1:
-                raise
+                raise ExchangeError(f"{type(error).__name__}: {error}") from error
             sys.stderr.write(f"{error}; once more in {_PAUSE_S * 2**step:.0f} s\n")
             time.sleep(_PAUSE_S * 2**step)
-    return None
+    raise AssertionError("the last try returns or raises")
 
 
 if __name__ == "__main__":
