@@ -57,7 +57,7 @@ _LOST_S = float(os.environ.get("FLOWS_LOST_S", "300"))
 _PENDING_S = 1800.0
 _CANCEL_S = 60.0
 _MANY_CPUS = 10**6
-_KUBERNETES_PATH = Path("deploy/kubernetes.json")
+_KUBERNETES_PATH = Path(__file__).parents[1] / "deploy/kubernetes.json"
 
 
 class PoolError(RunRefusedError):

@@ -35,6 +35,7 @@ def scheduled(
     cpus: int | None = None,
     gpus: list[str] | None = None,
     push_to: str | None = None,
+    pool: str | None = None,
 ) -> Any:
     """Bring the project around the current folder up to date and commit what it made to a branch.
 
@@ -45,6 +46,7 @@ def scheduled(
         cpus: as for the flow `reproduce`.
         gpus: as for the flow `reproduce`.
         push_to: a git remote that is to get the branch; none by default. What DVC holds goes to its own remote.
+        pool: a work pool whose workers run the stages, as for the flow `reproduce`.
 
     Returns:
         The final state: that of the run, or Failed when the results could not be committed.
@@ -53,7 +55,7 @@ def scheduled(
     try:
         if values:
             set_values(Path("params.yaml"), values)
-        state: Any = reproduce(targets=targets, keep_going=True, cpus=cpus, gpus=gpus, return_state=True)
+        state: Any = reproduce(targets=targets, keep_going=True, cpus=cpus, gpus=gpus, pool=pool, return_state=True)
         settings = read_settings(Path("pyproject.toml"))
         with Project() as project:
             root = project.root
