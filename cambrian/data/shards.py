@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cambrian.artifacts import read_json, write_json
 from cambrian.interfaces import ArtifactError, RecordError
@@ -87,59 +87,60 @@ class ShardWriter:
         self._tar = self._file = None
 
 
-class ImageStore:
-    """The images of a pool's shards by name.
+class ShardReader(Protocol):
+    """Reads pieces of a pool's shards, wherever these are."""
 
-    Reads are positioned, so threads, forked workers and unpickled copies may share a store.
+    def read(self, shard: str, offset: int, size: int) -> bytes:
+        """So many bytes of a shard from an offset on, no fewer.
+
+        Raises:
+            ArtifactError: they cannot be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; a later read opens them again."""
+        ...
+
+
+class PlaceTable(Protocol):
+    """Knows where every image lies."""
+
+    def find(self, name: str) -> tuple[int, int, int] | None:
+        """Shard, offset and size; None where there is no such image."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class FolderShards:
+    """The shards of a pool's folder.
+
+    Reads are positioned, so threads, forked workers and unpickled copies may share one of these.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        index: dict[str, list[int]] = read_json(folder / INDEX_NAME)
-        self._index = {name: (shard, offset, size) for name, (shard, offset, size) in index.items()}
-        self._descriptors: dict[int, int] = {}
+        self._descriptors: dict[str, int] = {}
 
-    def read(self, name: str) -> bytes:
-        """The encoded bytes of one image.
+    def read(self, shard: str, offset: int, size: int) -> bytes:
+        """So many bytes of a shard from an offset on.
 
         Raises:
-            RecordError: `missing-image`, no shard has an image of this name.
-            ArtifactError: a shard is missing or shorter than the index says.
+            ArtifactError: the shard is missing or too short.
         """
-        if name not in self._index:
-            raise RecordError(
-                "missing-image", f"image {name!r} is not among the {len(self)} images of {self._folder / INDEX_NAME}"
-            )
-        shard, offset, size = self._index[name]
         data = os.pread(self._open(shard), size, offset)
         if len(data) != size:
             raise ArtifactError(
-                f"{self._folder / shard_name(shard)} ends within image {name!r} ({len(data)} of {size} bytes): "
+                f"{self._folder / shard} ends within {size} bytes at {offset} ({len(data)} are there): "
                 f"delete {self._folder} and run `dvc repro`"
             )
         return data
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._index
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._index)
-
-    def __len__(self) -> int:
-        return len(self._index)
 
     def close(self) -> None:
         """Close the shards; a later read opens them again."""
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if "_descriptors" in self.__dict__:
@@ -148,14 +149,79 @@ class ImageStore:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_descriptors": {}}
 
-    def _open(self, shard: int) -> int:
+    def _open(self, shard: str) -> int:
         if shard not in self._descriptors:
-            path = self._folder / shard_name(shard)
+            path = self._folder / shard
             try:
                 self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError as error:
                 raise ArtifactError(f"{path} is missing: delete {self._folder} and run `dvc repro`") from error
         return self._descriptors[shard]
+
+
+class ImageTable:
+    """Where the images of a pool lie, in memory, in the order of their names in `images.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        index: dict[str, list[int]] = read_json(folder / INDEX_NAME)
+        self._places = {name: (shard, offset, size) for name, (shard, offset, size) in index.items()}
+
+    def find(self, name: str) -> tuple[int, int, int] | None:
+        """Shard, offset and size; None where there is no such image."""
+        return self._places.get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class ImageStore:
+    """The images of a pool by name; by default those of a folder, with their places in memory."""
+
+    def __init__(self, folder: Path, *, places: PlaceTable | None = None, shards: ShardReader | None = None) -> None:
+        self._folder = folder
+        self._places: PlaceTable = ImageTable(folder) if places is None else places
+        self._shards: ShardReader = FolderShards(folder) if shards is None else shards
+
+    def read(self, name: str) -> bytes:
+        """The encoded bytes of one image.
+
+        Raises:
+            RecordError: `missing-image`, no shard has an image of this name.
+            ArtifactError: its shard is missing, shorter than the index says, or cannot be reached.
+        """
+        place = self._places.find(name)
+        if place is None:
+            raise RecordError(
+                "missing-image", f"image {name!r} is not among the {len(self)} images of {self._folder / INDEX_NAME}"
+            )
+        shard, offset, size = place
+        return self._shards.read(shard_name(shard), offset, size)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._places.find(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        if not isinstance(self._places, ImageTable):
+            raise TypeError(f"the names of {self._folder} are not kept, only their hashes: open it without an index")
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def close(self) -> None:
+        """Close the shards; a later read opens them again."""
+        self._shards.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _padded(size: int) -> int:
