@@ -67,6 +67,7 @@ class BucketShards:
         self._prefix = "/".join(part for part in (config.prefix.strip("/"), pool) if part)
         self._cache = RangeCache(cache, config.cache_mib * _BYTES_PER_MIB)
         self._versions: dict[str, str] = {}
+        self._client: Any
         self._open()
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
@@ -95,7 +96,7 @@ class BucketShards:
         self._open()
 
     def _open(self) -> None:
-        self._client: Any = None
+        self._client = None
         self._lock = threading.Lock()
 
     def _version(self, shard: str) -> str:

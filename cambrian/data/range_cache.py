@@ -90,7 +90,7 @@ class RangeCache:
         return {"folder": self._folder, "max_bytes": self._max_bytes}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(**state)  # type: ignore[misc, arg-type]
+        self.__init__(**state)  # type: ignore[misc]
 
     def _take_stock(self) -> None:
         """Find what earlier processes left, oldest first; half-written pieces of dead ones are removed."""
