@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cambrian.data.cleaning import CleaningConfig, clean_pool
+from cambrian.data.partitions import PartitionsConfig
 from cambrian.params import ParamsFiles
 from cambrian.runtime import parse_arguments, run_stage
 
@@ -11,7 +12,12 @@ def main() -> None:
     """Read params and clean one pool."""
     args = parse_arguments(__doc__, pool=Path, output=Path)
     files = ParamsFiles()
-    clean_pool(files.block("cleaning", CleaningConfig), pool=args.pool, output=args.output)
+    clean_pool(
+        files.block("cleaning", CleaningConfig),
+        files.block("partitions", PartitionsConfig),
+        pool=args.pool,
+        output=args.output,
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 from cambrian.data.curation import curate_mix
 from cambrian.data.format_prompts import FormatPromptsConfig
 from cambrian.data.mixes import MixRow
+from cambrian.data.partitions import PartitionsConfig
 from cambrian.params import ParamsFiles
 from cambrian.runtime import parse_arguments, run_stage
 
@@ -15,6 +16,7 @@ def main() -> None:
     files = ParamsFiles()
     curate_mix(
         files.row("mixes", args.mix, MixRow),
+        files.block("partitions", PartitionsConfig),
         name=args.mix,
         samples_per_record=files.count("samples_per_record"),
         seed=files.seed,

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from typing import TYPE_CHECKING
 
-from pydantic import NonNegativeInt
+import numpy as np
+from pydantic import NonNegativeInt, PositiveInt, field_validator
 
-from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
-from cambrian.data.duplicates import HashIndex, HashSide, Share, content_key, text_key
-from cambrian.data.image_facts import ImageFacts, describe_image
-from cambrian.data.ledger import Dropped, Ledger, write_dropped
-from cambrian.data.records import parse_record, write_records
-from cambrian.data.shards import ImageStore
-from cambrian.interfaces import IMAGE_PLACEHOLDER, ArtifactError, Record, RecordError
+from cambrian.artifacts import read_manifest, write_folder, write_json
+from cambrian.data.deduplication import drop_duplicates, find_candidates, find_repeated
+from cambrian.data.duplicates import HashSide, Share
+from cambrian.data.image_facts import IMAGE_REASONS
+from cambrian.data.ledger import Ledger, dropped_table, write_dropped
+from cambrian.data.lines import LINE_REASONS
+from cambrian.data.partitions import PartitionsConfig, SortedRuns, run_tasks
+from cambrian.data.record_tables import RecordsWriter
+from cambrian.data.scanning import (
+    IMAGES_STEP,
+    READ_STEP,
+    ScanConfig,
+    plan_chunks,
+    sample_splitters,
+    scan_chunk,
+    start_scanning,
+)
+from cambrian.interfaces import ArtifactError
 from cambrian.params import Params
 from cambrian.runtime import iter_progress
 
@@ -23,9 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-UNREADABLE_SOURCE = "(unreadable)"
-"""Under this name the ledger counts lines whose source cannot be read either."""
+    import pyarrow as pa
+    from jaxtyping import Bool
 
+    from cambrian.data.scanning import Scanned
+
+DUPLICATE_REASONS = frozenset({"duplicate-id", "exact-duplicate", "near-duplicate"})
+
+_RUNS_DIR = ".runs"
 _NUM_NAMED_SOURCES = 3
 _log = logging.getLogger("cambrian")
 
@@ -33,195 +49,155 @@ _log = logging.getLogger("cambrian")
 class CleaningConfig(Params):
     """What a record must be to stay in a pool."""
 
+    max_line_bytes: PositiveInt
+    """A longer line is no record."""
     min_image_side: NonNegativeInt
     """Pixels of a picture's shorter side."""
     hash_side: HashSide
     """Difference hashes have hash_side**2 bits."""
     max_duplicate_distance: NonNegativeInt
     """Two records with the same words are one when their images' hashes differ in at most so many bits."""
+    fatal_reasons: list[str]
+    """Reasons for which one record stops the stage; for all others it is dropped and counted."""
     max_lost_share: Share
     """The stage fails when a larger share of the pool's records is dropped."""
 
+    @field_validator("fatal_reasons")
+    @classmethod
+    def _are_known(cls, reasons: list[str]) -> list[str]:
+        known = LINE_REASONS | IMAGE_REASONS | DUPLICATE_REASONS
+        if unknown := sorted(set(reasons) - known):
+            raise ValueError(f"Unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return reasons
 
-def clean_pool(config: CleaningConfig, *, pool: Path, output: Path) -> None:
+
+def clean_pool(config: CleaningConfig, partitions: PartitionsConfig, *, pool: Path, output: Path) -> None:
     """Write the usable records of a pool in id order, what was dropped and why, and the ledger.
 
-    A bad record is dropped and counted, never fatal by itself. The first of equal records in id order stays.
+    A bad record is dropped and counted, or stops the stage where its reason is one of `fatal_reasons`. The first of
+    equal records in id order stays. Memory holds a bucket of records and some 40 bytes for each other one.
 
     Raises:
-        ArtifactError: the pool is incomplete, or more than `max_lost_share` of its records were dropped.
+        ArtifactError: the pool is incomplete, a record has a fatal fault, or more than `max_lost_share` were dropped.
     """
     read_manifest(pool)
-    sources = read_json(pool / "sources.json")
+    lines = pool / "records.jsonl"
     ledger = Ledger()
-    store = ImageStore(pool)
     with write_folder(output) as folder:
-        records = _read_records(pool / "records.jsonl", set(sources), ledger)
-        facts, records = _check_images(records, store, config, ledger)
-        records = _drop_exact_duplicates(records, facts, ledger)
-        records = _drop_near_duplicates(records, facts, config.max_duplicate_distance, ledger)
-        steps = ledger.to_json()
-        lost_share = _check_lost_share(ledger, config.max_lost_share, pool)
-        write_records(
-            folder / "records.parquet",
-            records,
-            {name: source["category"] for name, source in sources.items()},
+        num_buckets = partitions.num_buckets(lines.stat().st_size)
+        splitters = sample_splitters(lines, num_buckets, config.max_line_bytes)
+        runs = SortedRuns(folder / _RUNS_DIR, "id", splitters)
+        runs.folder.mkdir()
+        scan = ScanConfig(
+            pool=pool,
+            runs=runs,
+            max_line_bytes=config.max_line_bytes,
+            min_image_side=config.min_image_side,
+            hash_side=config.hash_side,
+            same_hash_only=config.max_duplicate_distance == 0,
         )
-        write_dropped(folder / "dropped.parquet", sorted(ledger.dropped, key=lambda row: (row.id, row.reason)))
+        num_rows, is_kept, dropped = _read_and_judge(scan, partitions, config, ledger)
+        steps = ledger.to_json()
+        _check_fatal(dropped, config.fatal_reasons, pool)
+        lost_share = _check_lost_share(ledger, config.max_lost_share, pool, dropped)
+        with RecordsWriter(folder / "records.parquet") as writer:
+            for table in _iter_kept(runs, num_rows, is_kept):
+                writer.write(table)
+        shutil.rmtree(runs.folder)
+        write_dropped(folder / "dropped.parquet", dropped)
         write_json(folder / "ledger.json", {"steps": steps, "lost_share": lost_share})
         shutil.copyfile(pool / "sources.json", folder / "sources.json")
-    _log.info("cleaned %s: %d records kept, %d dropped", pool, len(records), len(ledger.dropped))
+    _log.info("cleaned %s: %d records kept, %d dropped", pool, int(is_kept.sum()), dropped.num_rows)
 
 
-def _read_records(path: Path, known_sources: set[str], ledger: Ledger) -> list[Record]:
-    """Parse every line; the usable records in id order."""
-    step = ledger.start("read")
-    records = []
-    with path.open("rb") as file:
-        for number, line in enumerate(iter_progress(file, total=None, what=f"reading {path}"), start=1):
-            try:
-                record = _parse_line(line.rstrip(b"\r\n"))
-                if record.source not in known_sources:
-                    raise RecordError(
-                        "unknown-source", f"source {record.source!r} is not one of sources.json's {len(known_sources)}"
-                    )
-            except RecordError as error:
-                name, source = _guess_identity(line, number)
-                ledger.drop(Dropped(name, source, error.reason, str(error)))
-            else:
-                step.keep(record.source)
-                records.append(record)
-    # The text key settles the order of records that share an id, whatever the order of the lines.
-    return sorted(records, key=lambda record: (record.id, record.source, text_key(record.turns), record.image or ""))
+def _read_and_judge(
+    scan: ScanConfig, partitions: PartitionsConfig, config: CleaningConfig, ledger: Ledger
+) -> tuple[list[int], Bool[np.ndarray, " rows"], pa.Table]:
+    """Scan every line and find the duplicates; rows of each run, which of all rows stay, and what was dropped."""
+    import pyarrow as pa
+
+    chunks = plan_chunks(scan.pool / "records.jsonl", partitions.chunk_bytes)
+    scanned = run_tasks(partitions, scan_chunk, chunks, initializer=start_scanning, arguments=[scan])
+    read, images = ledger.start(READ_STEP), ledger.start(IMAGES_STEP)
+    num_rows, id_keys, likeness_keys, dropped = [], [], [], []
+    num_lines = 0
+    for part in iter_progress(scanned, total=len(chunks), what=f"reading {scan.pool}, chunk"):
+        read.add(part.steps[0])
+        images.add(part.steps[1])
+        num_rows.append(len(part.id_keys))
+        id_keys.append(part.id_keys)
+        likeness_keys.append(part.likeness_keys)
+        dropped.append(_name_lines(part, num_lines))
+        num_lines += part.num_lines
+    may_be_repeated = find_repeated(np.concatenate(id_keys)) | find_repeated(np.concatenate(likeness_keys))
+    del id_keys, likeness_keys
+    candidates = find_candidates(scan.runs, num_rows, may_be_repeated)
+    exact, near = ledger.start("exact duplicates"), ledger.start("near duplicates")
+    rows, repeated = drop_duplicates(candidates, config.max_duplicate_distance, exact, near)
+    for step, before in ((exact, images), (near, exact)):
+        for source, count in before.records_out.items():
+            step.keep(source, count - sum(step.dropped[source, reason] for reason in DUPLICATE_REASONS))
+    is_kept = np.ones(len(may_be_repeated), bool)
+    is_kept[rows] = False
+    return num_rows, is_kept, pa.concat_tables([*dropped, dropped_table(repeated)])
 
 
-def _parse_line(line: bytes) -> Record:
-    """The record of one line.
+def _name_lines(part: Scanned, first_line: int) -> pa.Table:
+    """The chunk's dropped rows, of which those without an id get the number of their line, from 1."""
+    import pyarrow as pa
 
-    Raises:
-        RecordError: it is not one, or its conversation is not one of questions and answers in turn.
-    """
-    try:
-        record = parse_record(line.decode("utf-8"))
-        "".join([record.id, record.source, record.image or "", *(turn.text for turn in record.turns)]).encode()
-    except UnicodeError as error:
-        raise RecordError("wrong-encoding", f"not UTF-8: {error}") from error
-    except RecordError:
-        raise
-    except ValueError as error:  # a number too long for Python to read
-        raise RecordError("malformed-json", str(error)) from error
-    if record.turns[0].speaker != "human":
-        raise RecordError("starts-with-answer", f"record {record.id!r} starts with {record.turns[0].speaker}'s turn")
-    if any(turn.speaker != ("human", "gpt")[number % 2] for number, turn in enumerate(record.turns)):
-        speakers = ", ".join(turn.speaker for turn in record.turns)
-        raise RecordError("speakers-do-not-alternate", f"record {record.id!r} has turns of {speakers}")
-    if len(record.turns) % 2:
-        raise RecordError("no-answer", f"record {record.id!r} ends with a question ({len(record.turns)} turns)")
-    if not record.turns[0].text.replace(IMAGE_PLACEHOLDER, "").strip():
-        raise RecordError("empty-field", f"record {record.id!r} starts with a question without words")
-    return record
+    names = part.dropped.column("id").to_pylist()
+    named = [name or f"line {first_line + line + 1}" for name, line in zip(names, part.dropped_lines, strict=True)]
+    return part.dropped.set_column(0, "id", pa.array(named, pa.string()))
 
 
-def _guess_identity(line: bytes, number: int) -> tuple[str, str]:
-    """The id and source of a line that is no record, as far as they can be read."""
-    try:
-        value = json.loads(line.decode("utf-8", errors="replace"))
-    except (ValueError, RecursionError):
-        value = None
-    fields = value if isinstance(value, dict) else {}
-    name, source = fields.get("id"), fields.get("source")
-    return (
-        name if isinstance(name, str) and name else f"line {number}",
-        source if isinstance(source, str) and source else UNREADABLE_SOURCE,
-    )
+def _iter_kept(runs: SortedRuns, num_rows: Sequence[int], is_kept: Bool[np.ndarray, " rows"]) -> Iterator[pa.Table]:
+    """The kept records in id order, bucket by bucket."""
+    import pyarrow as pa
+
+    ends = np.cumsum([0, *num_rows])
+    done = [0] * len(num_rows)
+    for pieces in runs.iter_buckets(len(num_rows)):
+        kept = []
+        for number, piece in enumerate(pieces):
+            first = int(ends[number]) + done[number]
+            done[number] += piece.num_rows
+            kept.append(piece.filter(pa.array(is_kept[first : first + piece.num_rows])))
+        yield pa.Table.from_batches(kept).sort_by("id")
 
 
-def _check_images(
-    records: Sequence[Record], store: ImageStore, config: CleaningConfig, ledger: Ledger
-) -> tuple[dict[str, ImageFacts], list[Record]]:
-    """Decode each image once; the facts by image name, and the records whose image can be used or that have none."""
-    step = ledger.start("images")
-    found: dict[str, ImageFacts | RecordError] = {}
-    kept = []
-    for record in iter_progress(records, total=len(records), what="checking images"):
-        if record.image is not None:
-            if record.image not in found:
-                try:
-                    found[record.image] = describe_image(
-                        store.read(record.image),
-                        name=record.image,
-                        hash_side=config.hash_side,
-                        min_side=config.min_image_side,
-                    )
-                except RecordError as error:
-                    found[record.image] = error
-            fault = found[record.image]
-            if isinstance(fault, RecordError):
-                ledger.drop(Dropped(record.id, record.source, fault.reason, str(fault)))
-                continue
-        step.keep(record.source)
-        kept.append(record)
-    return {name: facts for name, facts in found.items() if isinstance(facts, ImageFacts)}, kept
+def _check_fatal(dropped: pa.Table, fatal_reasons: Sequence[str], pool: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = dropped.filter(pc.is_in(dropped.column("reason"), pa.array(fatal_reasons, pa.string())))
+    if found.num_rows:
+        first = found.slice(0, 1).to_pylist()[0]
+        raise ArtifactError(
+            f"{pool}: {found.num_rows} records have a fault that cleaning.fatal_reasons does not let pass, as "
+            f"{first['id']} of {first['source']}: {first['reason']}, {first['detail']}. Mend the pool, or take the "
+            "reason out of the list so that such records are dropped"
+        )
 
 
-def _drop_exact_duplicates(records: Sequence[Record], facts: dict[str, ImageFacts], ledger: Ledger) -> list[Record]:
-    step = ledger.start("exact duplicates")
-    ids: set[str] = set()
-    first_with: dict[str, str] = {}
-    kept = []
-    for record in records:
-        key = content_key(record.turns, facts[record.image].digest if record.image is not None else None)
-        if record.id in ids:
-            ledger.drop(Dropped(record.id, record.source, "duplicate-id", "another record of this pool has this id"))
-        elif key in first_with:
-            detail = f"same words and image as {first_with[key]}"
-            ledger.drop(Dropped(record.id, record.source, "exact-duplicate", detail))
-        else:
-            ids.add(record.id)
-            first_with[key] = record.id
-            step.keep(record.source)
-            kept.append(record)
-    return kept
-
-
-def _drop_near_duplicates(
-    records: Sequence[Record], facts: dict[str, ImageFacts], max_distance: int, ledger: Ledger
-) -> list[Record]:
-    """Drop records with the words of an earlier one and an image that looks like its image (or none, like it)."""
-    step = ledger.start("near duplicates")
-    groups: dict[str, tuple[HashIndex, list[str]]] = {}
-    kept = []
-    for record in records:
-        image_hash = facts[record.image].hash if record.image is not None else b""
-        kind = "picture" if record.image is not None else "text"
-        index, names = groups.setdefault(f"{kind}/{text_key(record.turns)}", (HashIndex(max_distance), []))
-        if alike := index.find(image_hash):
-            detail = f"same words as {names[alike[0]]} and an image within {max_distance} bits of its image"
-            ledger.drop(Dropped(record.id, record.source, "near-duplicate", detail))
-        else:
-            index.add(image_hash)
-            names.append(record.id)
-            step.keep(record.source)
-            kept.append(record)
-    return kept
-
-
-def _check_lost_share(ledger: Ledger, max_lost_share: Share, pool: Path) -> float:
+def _check_lost_share(ledger: Ledger, max_lost_share: Share, pool: Path, dropped: pa.Table) -> float:
     lost_by_source = ledger.lost_by_source()
-    num_lost, num_in = len(ledger.dropped), sum(total for _, total in lost_by_source.values())
+    num_lost, num_in = dropped.num_rows, sum(total for _, total in lost_by_source.values())
     lost_share = num_lost / num_in if num_in else 0.0
     if lost_share > max_lost_share:
         worst = sorted(lost_by_source.items(), key=lambda entry: (-entry[1][0], entry[0]))[:_NUM_NAMED_SOURCES]
         raise ArtifactError(
             f"{pool}: {num_lost} of {num_in} records cannot be used ({lost_share:.1%}), cleaning.max_lost_share allows "
-            f"{max_lost_share:.1%}. Worst sources: {'; '.join(_iter_worst(worst, ledger))}. Mend the pool, or "
+            f"{max_lost_share:.1%}. Worst sources: {'; '.join(_iter_worst(worst, dropped))}. Mend the pool, or "
             "raise the limit if this loss is right"
         )
     return lost_share
 
 
-def _iter_worst(worst: Sequence[tuple[str, tuple[int, int]]], ledger: Ledger) -> Iterator[str]:
+def _iter_worst(worst: Sequence[tuple[str, tuple[int, int]]], dropped: pa.Table) -> Iterator[str]:
+    import pyarrow.compute as pc
+
     for source, (lost, total) in worst:
-        example = next((row for row in ledger.dropped if row.source == source), None)
-        reason = f" (as {example.id}: {example.reason}, {example.detail})" if example else ""
+        examples = dropped.filter(pc.field("source") == source).slice(0, 1).to_pylist()
+        reason = "".join(f" (as {row['id']}: {row['reason']}, {row['detail']})" for row in examples)
         yield f"{source} lost {lost} of {total}{reason}"

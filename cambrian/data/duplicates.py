@@ -23,6 +23,7 @@ HashSide = Annotated[int, Field(gt=0, multiple_of=4)]
 
 _BITS_PER_BYTE = 8
 _SEPARATOR = b"\x00"
+_ASCII_WHITE_SPACE = bytes(code for code in range(128) if chr(code).isspace())
 
 
 def text_key(turns: Sequence[Turn]) -> str:
@@ -32,6 +33,13 @@ def text_key(turns: Sequence[Turn]) -> str:
         digest.update(turn.speaker.encode() + _SEPARATOR)
         digest.update(" ".join(turn.text.lower().split()).encode() + _SEPARATOR)
     return digest.hexdigest()
+
+
+def squeeze_text(text: str) -> bytes:
+    """The text in small letters without white space: equal for all texts with one `text_key`, and for few others."""
+    if text.isascii():
+        return text.lower().encode().translate(None, _ASCII_WHITE_SPACE)
+    return "".join(text.lower().split()).encode()
 
 
 def content_key(turns: Sequence[Turn], image_digest: str | None) -> str:

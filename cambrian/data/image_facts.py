@@ -10,6 +10,9 @@ import xxhash
 from cambrian.data.duplicates import difference_hash
 from cambrian.interfaces import RecordError
 
+IMAGE_REASONS = frozenset({"missing-image", "undecodable-image", "image-too-small"})
+"""Every reason for which an image cannot be used."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    import pyarrow as pa
+
 _COLUMNS = ("id", "source", "reason", "detail")
+_ROWS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +38,33 @@ class Step:
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By source and reason."""
 
-    def keep(self, source: str) -> None:
-        """Count one record that came in and went on."""
-        self.records_in[source] += 1
-        self.records_out[source] += 1
+    def keep(self, source: str, count: int = 1) -> None:
+        """Count records that came in and went on."""
+        self.records_in[source] += count
+        self.records_out[source] += count
 
-    def drop(self, source: str, reason: str) -> None:
-        """Count one record that came in and was left out."""
-        self.records_in[source] += 1
-        self.dropped[source, reason] += 1
+    def drop(self, source: str, reason: str, count: int = 1) -> None:
+        """Count records that came in and were left out."""
+        self.records_in[source] += count
+        self.dropped[source, reason] += count
+
+    def add(self, other: Step) -> None:
+        """Count what another process counted of this step."""
+        self.records_in.update(other.records_in)
+        self.records_out.update(other.records_out)
+        self.dropped.update(other.dropped)
 
 
 class Ledger:
-    """The steps of one curation in order, and every record that they dropped."""
+    """The steps of one curation in order. Which records they dropped is in tables beside it."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.dropped: list[Dropped] = []
 
     def start(self, name: str) -> Step:
         """Open the next step."""
         self.steps.append(Step(name))
         return self.steps[-1]
-
-    def drop(self, dropped: Dropped) -> None:
-        """Leave one record out in the step opened last; what is not UTF-8 in its texts is escaped."""
-        dropped = Dropped(*(getattr(dropped, name).encode(errors="backslashreplace").decode() for name in _COLUMNS))
-        self.steps[-1].drop(dropped.source, dropped.reason)
-        self.dropped.append(dropped)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every step with its records in, out and dropped by reason, in total and per source.
@@ -75,31 +77,56 @@ class Ledger:
 
     def lost_by_source(self) -> dict[str, tuple[int, int]]:
         """For every source the records lost in all steps and the records that came in."""
-        lost = Counter(dropped.source for dropped in self.dropped)
+        lost: Counter[str] = Counter()
+        for step in self.steps:
+            for (source, _), count in step.dropped.items():
+                lost[source] += count
         records_in = self.steps[0].records_in
         return {source: (lost[source], records_in[source]) for source in sorted(records_in)}
 
 
-def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
-    """Write what was left out as Parquet (id, source, reason, detail), in the given order."""
+def dropped_schema() -> pa.Schema:
+    """The columns of a file of dropped records."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    return pa.schema([(name, pa.string()) for name in _COLUMNS])
+
+
+def dropped_table(dropped: Iterable[Dropped]) -> pa.Table:
+    """What was left out as a table; what is not UTF-8 in its texts is escaped."""
+    import pyarrow as pa
 
     rows = list(dropped)
-    columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
-    pq.write_table(pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns])), path)
+    columns = {
+        name: [getattr(row, name).encode(errors="backslashreplace").decode() for row in rows] for name in _COLUMNS
+    }
+    return pa.table(columns, schema=dropped_schema())
+
+
+def write_dropped(path: Path, dropped: pa.Table) -> None:
+    """Write what was left out as Parquet (id, source, reason, detail), sorted by all of these."""
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    ids = dropped.column("id")
+    if not pc.all(pc.less(ids.slice(0, max(len(ids) - 1, 0)), ids.slice(1)), min_count=0).as_py():
+        dropped = dropped.take(pc.sort_indices(dropped, sort_keys=[(name, "ascending") for name in _COLUMNS]))
+    with parquet.ParquetWriter(path, dropped_schema()) as writer:
+        for start in range(0, max(dropped.num_rows, 1), _ROWS_AT_ONCE):
+            writer.write_table(dropped.slice(start, _ROWS_AT_ONCE).combine_chunks())
 
 
 def _describe(step: Step) -> dict[str, Any]:
-    sources = {}
+    sources: dict[str, dict[str, Any]] = {}
     for source in sorted(step.records_in):
-        dropped = {reason: count for (owner, reason), count in sorted(step.dropped.items()) if owner == source}
-        records_in, records_out = step.records_in[source], step.records_out[source]
-        assert records_in == records_out + sum(dropped.values()), f"{step.name}: {source} does not add up"
-        sources[source] = {"in": records_in, "out": records_out, "dropped": dropped}
+        sources[source] = {"in": step.records_in[source], "out": step.records_out[source], "dropped": {}}
     reasons: Counter[str] = Counter()
-    for (_, reason), count in step.dropped.items():
+    for (source, reason), count in sorted(step.dropped.items()):
+        sources[source]["dropped"][reason] = count
         reasons[reason] += count
+    for source, counts in sources.items():
+        found = counts["out"] + sum(counts["dropped"].values())
+        assert counts["in"] == found, f"{step.name}: {source} does not add up"
     return {
         "step": step.name,
         "in": step.records_in.total(),

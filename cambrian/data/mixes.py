@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import xxhash
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
+from cambrian.data.filters import Filter
 from cambrian.interfaces import CATEGORIES, ParamsError
 from cambrian.params import Params, look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    import pyarrow as pa
+    from jaxtyping import Bool, Int16, Int64, UInt64
 
 _PERCENT_TOLERANCE = 1.0
 """The paper's own ratios sum to between 100 and 100.4."""
@@ -60,6 +63,8 @@ class SelectRatio(Params):
     kind: Literal["ratio"]
     total: NonNegativeInt
     percent: dict[str, NonNegativeFloat]
+    max_per_source: NonNegativeInt | None = None
+    """At most so many samples of each source take part; a row without it has no such rule."""
 
 
 Select = SelectNothing | SelectEverything | SelectKept | SelectSources | SelectCap | SelectRatio
@@ -72,6 +77,8 @@ class MixRow(Params):
     pool: str
     select: Annotated[Select, Field(discriminator="kind")]
     format_prompts: bool
+    filters: tuple[Filter, ...] = Field(default=(), strict=False)
+    """What a record must pass before it can be selected; a row without filters has no rule, not a hidden one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,14 @@ def plan_quotas(
             return [Quota(category, amount, True) for category, amount in sorted(amounts.items())]
 
 
+def plan_caps(select: Select, sources: Iterable[str], *, samples_per_record: int) -> list[Quota]:
+    """The caps per source that hold before a selection by ratio; none where it has no cap."""
+    if not isinstance(select, SelectRatio) or select.max_per_source is None:
+        return []
+    cap = num_records(select.max_per_source, samples_per_record)
+    return [Quota(source, cap, False) for source in sorted(sources)]
+
+
 def parts_of_sources(select: Select, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The part that each source belongs to: its category for a ratio, else itself."""
     by_category = isinstance(select, SelectRatio)
@@ -157,18 +172,42 @@ def divide_total(total: int, weights: Mapping[str, float]) -> dict[str, int]:
     return amounts
 
 
-def select_ids(quotas: Sequence[Quota], part_by_id: Mapping[str, str], *, seed: int) -> set[str]:
-    """The ids that the quotas take: of each part the lowest by a hash of seed and id."""
-    members: defaultdict[str, list[str]] = defaultdict(list)
-    for record_id, part in part_by_id.items():
-        members[part].append(record_id)
-    taken: set[str] = set()
+def choose_rows(
+    quotas: Sequence[Quota],
+    parts: Sequence[str],
+    source_codes: Int16[np.ndarray, " rows"],
+    keys: UInt64[np.ndarray, " rows"],
+    ids: pa.ChunkedArray,
+    may_be_taken: Bool[np.ndarray, " rows"],
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows the quotas take: of each part those with the lowest keys, equal keys by id.
+
+    `parts` has the part of each source, `source_codes` the source of each row; a row's `keys` come from `rank_keys`.
+    """
+    is_taken = np.zeros(len(keys), bool)
     for quota in quotas:
-        ranked = sorted(members[quota.part], key=lambda record_id: rank(record_id, seed, "select"))
-        taken.update(ranked[: quota.limit])
-    return taken
+        members = np.array([part == quota.part for part in parts], bool)[source_codes] & may_be_taken
+        rows = np.flatnonzero(members)
+        if quota.limit is not None and quota.limit < len(rows):
+            rows = _lowest(rows, quota.limit, keys, ids)
+        is_taken[rows] = True
+    return is_taken
 
 
-def rank(record_id: str, seed: int, purpose: str) -> tuple[int, str]:
-    """A record's place among others, from nothing but its id, the seed and what the place is for."""
-    return xxhash.xxh3_64_intdigest(f"{seed}/{purpose}/{record_id}".encode()), record_id
+def rank_keys(ids: Sequence[str], seed: int, purpose: str) -> UInt64[np.ndarray, " rows"]:
+    """Each record's place among others, from nothing but its id, the seed and what the place is for."""
+    digest = xxhash.xxh3_64_intdigest
+    prefix = f"{seed}/{purpose}/".encode()
+    return np.fromiter((digest(prefix + name.encode()) for name in ids), np.uint64, len(ids))
+
+
+def _lowest(
+    rows: Int64[np.ndarray, " rows"], count: int, keys: UInt64[np.ndarray, " all"], ids: pa.ChunkedArray
+) -> Int64[np.ndarray, " count"]:
+    if count == 0:
+        return rows[:0]
+    found = keys[rows]
+    last = np.partition(found, count - 1)[count - 1]
+    below, tied = rows[found < last], rows[found == last]
+    by_id = sorted(tied.tolist(), key=lambda row: str(ids[row].as_py()))
+    return np.concatenate([below, np.array(by_id[: count - len(below)], np.int64)])

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+
 _SPEAKERS = ("human", "gpt")
 _PREVIEW_CHARACTERS = 60
 
@@ -68,13 +70,12 @@ def format_record(record: Record) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def write_records(path: Path, records: Sequence[Record], categories: Mapping[str, str]) -> None:
-    """Write records as Parquet, in their order; `categories` gives the category of each source."""
+def records_schema() -> pa.Schema:
+    """The columns of a file of records."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     turn = pa.struct([("from", pa.string()), ("value", pa.string())])
-    schema = pa.schema(
+    return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
@@ -83,6 +84,13 @@ def write_records(path: Path, records: Sequence[Record], categories: Mapping[str
             pa.field("conversations", pa.list_(turn), nullable=False),
         ]
     )
+
+
+def write_records(path: Path, records: Sequence[Record], categories: Mapping[str, str]) -> None:
+    """Write records as Parquet, in their order; `categories` gives the category of each source."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
     columns = {
         "id": [record.id for record in records],
         "source": [record.source for record in records],
@@ -90,7 +98,7 @@ def write_records(path: Path, records: Sequence[Record], categories: Mapping[str
         "image": [record.image for record in records],
         "conversations": [[{"from": turn.speaker, "value": turn.text} for turn in record.turns] for record in records],
     }
-    parquet.write_table(pa.table(columns, schema=schema), path, compression="zstd")
+    parquet.write_table(pa.table(columns, schema=records_schema()), path, compression="zstd")
 
 
 def read_records(path: Path) -> list[Record]:

@@ -6,25 +6,35 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cambrian.artifacts import read_json, read_manifest
 from cambrian.data import cleaning
 from cambrian.data.cleaning import CleaningConfig, clean_pool
+from cambrian.data.lines import LineParser, iter_lines, parse_usable
+from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.records import read_records
-from cambrian.interfaces import ArtifactError
+from cambrian.data.scanning import plan_chunks
+from cambrian.interfaces import ArtifactError, ParamsError, RecordError
+from cambrian.params import parse_block
 from tests.data.pools import line, picture, recompress, write_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONFIG = CleaningConfig(min_image_side=16, hash_side=8, max_duplicate_distance=0, max_lost_share=1.0)
+CONFIG = CleaningConfig(
+    max_line_bytes=10_000, min_image_side=16, hash_side=8, max_duplicate_distance=0, fatal_reasons=[],
+    max_lost_share=1.0,
+)  # fmt: skip
+PARTITIONS = PartitionsConfig(kind="processes", num_processes=1, chunk_bytes=2**20, bucket_bytes=2**20)
 
 
 def clean(tmp_path: Path, lines: list[Any], images: dict[str, bytes] | None = None, **changes: Any) -> dict[str, Any]:
     """What a pool of these lines becomes: kept ids, reasons by id, the ledger."""
     pool = write_pool(tmp_path / "pool", lines, images)
     config = CONFIG.model_copy(update=changes)
-    clean_pool(config, pool=pool, output=tmp_path / "clean")
+    clean_pool(config, PARTITIONS, pool=pool, output=tmp_path / "clean")
     dropped = pq.read_table(tmp_path / "clean/dropped.parquet").to_pylist()
     return {
         "kept": [record.id for record in read_records(tmp_path / "clean/records.parquet")],
@@ -53,6 +63,11 @@ def test_usable_records_are_kept_in_id_order(tmp_path: Path) -> None:
     ("bad", "name", "reason"),
     [
         ('{"id": "x", "source": ', "line 2", "malformed-json"),
+        (line("x", answer="long " * 3000), "line 2", "line-too-long"),
+        ("x" * 3_000_000, "line 2", "line-too-long"),
+        (line("x", image="../one.png"), "x", "unsafe-image-name"),
+        (line("x", image="/one.png"), "x", "unsafe-image-name"),
+        (with_turns("x", "human", "system"), "x", "unknown-speaker"),
         ("", "line 2", "malformed-json"),
         ("[1, 2]", "line 2", "wrong-type"),
         (f'{{"id": {"9" * 5000}}}', "line 2", "malformed-json"),
@@ -157,7 +172,7 @@ def test_an_unfinished_pool_is_refused(tmp_path: Path) -> None:
     pool = write_pool(tmp_path / "pool", [line("a")])
     (pool / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match=r"pool has no manifest\.json"):
-        clean_pool(CONFIG, pool=pool, output=tmp_path / "clean")
+        clean_pool(CONFIG, PARTITIONS, pool=pool, output=tmp_path / "clean")
 
 
 def test_an_empty_pool_gives_an_empty_clean_pool(tmp_path: Path) -> None:
@@ -171,7 +186,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monke
         path.write_bytes(b"PAR1")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cleaning, "write_records", fill_disk)
+    monkeypatch.setattr(cleaning, "write_dropped", fill_disk)
     with pytest.raises(ArtifactError, match=r"clean could not be written: .*No space left on device.*Nothing was left"):
         clean(tmp_path, [line("a")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool"]
@@ -186,3 +201,94 @@ def test_the_same_pool_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(names) == 5
     for name in names:
         assert (tmp_path / "1/clean" / name).read_bytes() == (tmp_path / "2/clean" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "chunk_bytes", "bucket_bytes", "max_duplicate_distance"),
+    [(1, 300, 4000, 0), (1, 1000, 2**20, 2), (2, 3000, 3000, 2)],
+)
+def test_a_clean_pool_is_the_same_bytes_however_it_is_cut_and_ordered(
+    tmp_path: Path, num_processes: int, chunk_bytes: int, bucket_bytes: int, max_duplicate_distance: int
+) -> None:
+    """Copies lie in other chunks than what they copy; lines in another order, so no `line N` among them."""
+    images = {f"{number}.png": picture(number % 4) for number in range(6)} | {"copy.bmp": recompress(picture(1))}
+    lines = [
+        line(f"r{number:02d}", image=f"{number % 6}.png", question=f"what is {number % 8} ?") for number in range(40)
+    ]
+    lines += [line("x", image="copy.bmp", question="What is  1 ?"), line("ü", answer="ß"), line("ä", answer="SS")]
+    lines += [line("r07", source="ChartQA"), with_turns("y", "human"), line("z", image="none.png")]
+    config = CONFIG.model_copy(update={"max_duplicate_distance": max_duplicate_distance})
+    partitions = PartitionsConfig(
+        kind="processes", num_processes=num_processes, chunk_bytes=chunk_bytes, bucket_bytes=bucket_bytes
+    )
+    pool = write_pool(tmp_path / "pool", lines, images)
+    clean_pool(config, PARTITIONS, pool=pool, output=tmp_path / "1")
+    write_pool(pool, lines[::-1], images)
+    clean_pool(config, partitions, pool=pool, output=tmp_path / "2")
+    steps = read_json(tmp_path / "1/ledger.json")["steps"]
+    assert steps[2]["dropped"].keys() == {"duplicate-id", "exact-duplicate"}
+    assert steps[3]["dropped"] == {"near-duplicate": 1}
+    for path in (tmp_path / "1").iterdir():
+        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes()
+
+
+def test_lines_are_numbered_across_chunks(tmp_path: Path) -> None:
+    pool = write_pool(tmp_path / "pool", [line("a"), "{", line("b", answer="a cone"), "[", "{"])
+    partitions = PARTITIONS.model_copy(update={"chunk_bytes": 40})
+    clean_pool(CONFIG, partitions, pool=pool, output=tmp_path / "clean")
+    dropped = pq.read_table(tmp_path / "clean/dropped.parquet").column("id").to_pylist()
+    assert dropped == ["line 2", "line 4", "line 5"]
+
+
+def test_a_reason_that_is_fatal_stops_the_stage_and_names_the_record(tmp_path: Path) -> None:
+    lines = [line("a"), line("b", image="none.png"), line("c", answer="a cone")]
+    with pytest.raises(ArtifactError, match=r"1 records have a fault .*fatal_reasons .*b of LLaVA150K: missing-image"):
+        clean(tmp_path, lines, fatal_reasons=["missing-image", "wrong-encoding"])
+    assert not (tmp_path / "clean").exists()
+
+
+def test_a_fatal_reason_that_does_not_exist_is_refused() -> None:
+    values = CONFIG.model_dump() | {"fatal_reasons": ["misssing-image"]}
+    with pytest.raises(ParamsError, match=r"cleaning\.fatal_reasons.*Unknown misssing-image; known: duplicate-id"):
+        parse_block(CleaningConfig, values, where="cleaning")
+
+
+@given(st.binary(max_size=60), st.sampled_from(["text", "id", "tail", "value"]))
+def test_a_line_is_judged_alike_at_first_and_second_sight(junk: bytes, place: str) -> None:
+    """Typed decoding accepts nothing that the strict reading refuses, and reads the same."""
+    fields = {
+        "text": b'{"id": "a", "source": "S", "conversations": [{"from": "human", "value": "' + junk + b'"}, '
+        b'{"from": "gpt", "value": "b"}]}',
+        "id": b'{"id": "' + junk + b'", "source": "S", "conversations": [{"from": "human", "value": "a"}, '
+        b'{"from": "gpt", "value": "b"}]}',
+        "tail": b'{"id": "a", "source": "S", "conversations": [{"from": "human", "value": "a"}, '
+        b'{"from": "gpt", "value": "b"}]}' + junk,
+        "value": b'{"id": "a", "source": "S", "conversations": [{"from": "human", "value": ' + junk + b"}, "
+        b'{"from": "gpt", "value": "b"}]}',
+    }
+    found: list[object] = []
+    for parse in (LineParser(["S"], 1000).parse, read_slowly):
+        try:
+            found.append(parse(fields[place]))
+        except RecordError as error:
+            found.append((error.reason, str(error)))
+    assert found[0] == found[1]
+
+
+def read_slowly(raw: bytes) -> tuple[str, str, str | None, list[str]]:
+    record = parse_usable(raw)
+    return record.id, record.source, record.image, [turn.text for turn in record.turns]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+@pytest.mark.parametrize("max_bytes", [3, 10, 100])
+def test_ranges_of_bytes_hold_every_line_once(tmp_path: Path, size: int, max_bytes: int) -> None:
+    lines = [b"", b"a", b"bb\r", b"c" * 9, b"d" * 10, b"e" * 11, b"f" * 200, b"", b"g" * 13, b"last"]
+    path = tmp_path / "lines"
+    path.write_bytes(b"\n".join(lines))
+    found = [
+        found for chunk in plan_chunks(path, size) for found in iter_lines(path, chunk.start, chunk.end, max_bytes)
+    ]
+    expected = [text.rstrip(b"\r") for text in lines]
+    assert [text[: max_bytes + 1] for text in found] == [text[: max_bytes + 1] for text in expected]
+    assert max(map(len, found)) <= max_bytes + 3

@@ -4,18 +4,22 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cambrian.artifacts import read_json, write_folder, write_json
 from cambrian.data.curation import curate_mix
 from cambrian.data.format_prompts import FormatPromptsConfig
-from cambrian.data.mixes import MixRow, Quota, divide_total, num_records, plan_quotas, select_ids
+from cambrian.data.mixes import MixRow, Quota, choose_rows, divide_total, num_records, plan_quotas, rank_keys
+from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.records import read_records, write_records
 from cambrian.interfaces import ArtifactError, ParamsError, Record, Turn
 from cambrian.params import parse_block
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SOURCES: dict[str, dict[str, Any]] = {
@@ -26,6 +30,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "WizardLM": {"category": "Language", "in_7m": True},
 }
 SIZES = {"LLaVA150K": 30, "VQAv2": 20, "ChartQA": 5, "Laion-OCR": 12, "WizardLM": 8}
+PARTITIONS = PartitionsConfig(kind="processes", num_processes=1, chunk_bytes=2**20, bucket_bytes=2**20)
 PROMPTS = FormatPromptsConfig(texts={2: "answer with one number"}, choices_marker="( a )")
 
 
@@ -44,8 +49,10 @@ def write_clean_pool(folder: Path, records: list[Record]) -> Path:
     return folder
 
 
-def parse_row(select: dict[str, Any], *, format_prompts: bool = False) -> MixRow:
-    row = {"pool": "instruction", "select": select, "format_prompts": format_prompts}
+def parse_row(
+    select: dict[str, Any], *, format_prompts: bool = False, filters: Sequence[dict[str, Any]] = ()
+) -> MixRow:
+    row = {"pool": "instruction", "select": select, "format_prompts": format_prompts, "filters": list(filters)}
     return parse_block(MixRow, row, where="mixes.trial")
 
 
@@ -57,10 +64,12 @@ def curate(
     seed: int = 0,
     name: str = "trial",
     format_prompts: bool = False,
+    filters: Sequence[dict[str, Any]] = (),
 ) -> list[Record]:
     pool = write_clean_pool(tmp_path / f"{name}-pool", make_records() if records is None else records)
     curate_mix(
-        parse_row(select, format_prompts=format_prompts),
+        parse_row(select, format_prompts=format_prompts, filters=filters),
+        PARTITIONS,
         name=name,
         samples_per_record=1000,
         seed=seed,
@@ -153,12 +162,87 @@ def test_the_order_of_the_pool_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_the_parts_of_a_pool_select_as_the_whole_does() -> None:
-    part_by_id = {record.id: record.source for record in make_records()}
+    source_by_id = {record.id: record.source for record in make_records()}
+    halves = [dict(list(source_by_id.items())[half::2]) for half in (0, 1)]
+    survivors = {name: source_by_id[name] for half in halves for name in choose(half)}
+    assert choose(survivors) == choose(source_by_id)
+    assert len(choose(source_by_id)) == 8
+
+
+def choose(source_by_id: dict[str, str], keys: Sequence[int] | None = None) -> set[str]:
+    """The ids that four of each of two sources take."""
+    ids = list(source_by_id)
     quotas = [Quota("LLaVA150K", 4, False), Quota("VQAv2", 4, False)]
-    whole = select_ids(quotas, part_by_id, seed=3)
-    halves = [dict(list(part_by_id.items())[half::2]) for half in (0, 1)]
-    survivors = {name: part_by_id[name] for half in halves for name in select_ids(quotas, half, seed=3)}
-    assert select_ids(quotas, survivors, seed=3) == whole
+    sources = sorted(set(source_by_id.values()))
+    codes = np.array([sources.index(source) for source in source_by_id.values()], np.int16)
+    ranks = rank_keys(ids, 3, "select") if keys is None else np.array(keys, np.uint64)
+    rows = choose_rows(quotas, sources, codes, ranks, pa.chunked_array([ids]), np.ones(len(ids), bool))
+    return {name for name, taken in zip(ids, rows, strict=True) if taken}
+
+
+def test_records_of_one_hash_are_taken_in_the_order_of_their_ids() -> None:
+    source_by_id = dict.fromkeys(["c", "f", "a", "e", "d", "b"], "VQAv2")
+    assert choose(source_by_id, [7] * 6) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize(("num_processes", "bucket_bytes", "rows"), [(1, 300, 7), (1, 2**20, 1000), (2, 700, 16)])
+def test_a_mix_is_the_same_bytes_however_the_pool_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int, bucket_bytes: int, rows: int
+) -> None:
+    """Row groups of another size in the pool, other buckets on disk, other processes."""
+    select = {"kind": "ratio", "total": 24000, "percent": {"General": 50.0, "OCR": 50.0}, "max_per_source": 10000}
+    curate(tmp_path, select, name="1")
+    pool = write_clean_pool(tmp_path / "cut", make_records())
+    pq.write_table(pq.read_table(pool / "records.parquet"), pool / "records.parquet", row_group_size=rows)
+    write_json(pool / "manifest.json", {"files": {}})
+    partitions = PartitionsConfig(
+        kind="processes", num_processes=num_processes, chunk_bytes=1, bucket_bytes=bucket_bytes
+    )
+    curate_mix(
+        parse_row(select), partitions, name="1", samples_per_record=1000, seed=0, format_prompts=PROMPTS,
+        pool=pool, output=tmp_path / "2",
+    )  # fmt: skip
+    for name in ("records.parquet", "dropped.parquet", "ledger.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert not (tmp_path / "2/.runs").exists()
+
+
+def test_a_cap_holds_before_a_ratio_divides(tmp_path: Path) -> None:
+    percent = {"General": 75.0, "OCR": 25.0}
+    select = {"kind": "ratio", "total": 24000, "percent": percent, "max_per_source": 10000}
+    found = counts(curate(tmp_path, select))
+    assert found["LLaVA150K"] + found["VQAv2"] == 18
+    assert max(found.values()) <= 10
+    ledger = read_json(tmp_path / "trial/ledger.json")
+    assert [(step["step"], step["in"], step["out"]) for step in ledger["steps"]] == [
+        ("cap", 75, 43),
+        ("select", 43, 24),
+    ]
+    assert ledger["steps"][0]["dropped"] == {"over-cap": 32}
+    assert ledger["parts"]["General"]["available"] == 20
+
+
+@pytest.mark.parametrize(
+    ("rule", "passing", "detail"),
+    [
+        ({"kind": "words", "of": "answers", "at_least": 2, "at_most": 9}, {"long"}, "answers have 2 to 9 words"),
+        ({"kind": "words", "of": "questions", "at_least": 0, "at_most": 1}, {"long"}, "questions have 0 to 1 words"),
+        ({"kind": "turns", "at_most": 2}, {"short"}, "at most 2 turns"),
+        ({"kind": "phrases", "of": "answers", "phrases": ["i am AN ai"]}, {"short"}, "none of 'i am AN ai'"),
+    ],
+)
+def test_a_filter_of_a_row_keeps_only_what_passes_it(
+    tmp_path: Path, rule: dict[str, Any], passing: set[str], detail: str
+) -> None:
+    short = Record("short", "VQAv2", (Turn("human", "how many ?"), Turn("gpt", "two")), None)
+    long = Record("long", "VQAv2", (Turn("human", "why?"), Turn("gpt", "I am an AI model")) * 2, None)
+    mix = curate(tmp_path, {"kind": "everything"}, records=[short, long], filters=[rule])
+    assert {record.id for record in mix} == passing
+    (row,) = pq.read_table(tmp_path / "trial/dropped.parquet").to_pylist()
+    assert row["reason"] == f"filter-{rule['kind']}"
+    assert detail in row["detail"]
+    steps = read_json(tmp_path / "trial/ledger.json")["steps"]
+    assert [(step["step"], step["in"], step["out"]) for step in steps] == [("filters", 2, 1), ("select", 1, 1)]
 
 
 def test_another_record_in_the_pool_moves_no_other_record(tmp_path: Path) -> None:
@@ -261,6 +345,7 @@ def test_a_pool_that_was_not_cleaned_to_the_end_is_refused(tmp_path: Path) -> No
     (pool / "sources.json").unlink()
     with pytest.raises(ArtifactError, match=r"sources\.json has no file"):
         curate_mix(
-            parse_row({"kind": "everything"}), name="trial", samples_per_record=1, seed=0, format_prompts=PROMPTS,
+            parse_row({"kind": "everything"}), PARTITIONS, name="trial", samples_per_record=1, seed=0,
+            format_prompts=PROMPTS,
             pool=pool, output=tmp_path / "mix",
         )  # fmt: skip

@@ -13,6 +13,7 @@ from cambrian.data.expectations import ValidationConfig
 from cambrian.data.format_prompts import FormatPromptsConfig
 from cambrian.data.leakage import find_leakage
 from cambrian.data.mixes import MixRow
+from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.records import write_records
 from cambrian.data.shards import ShardWriter
 from cambrian.data.validation import FAILED_REPORTS_DIR, validate_mix
@@ -24,6 +25,7 @@ CONFIG = ValidationConfig(
     max_turns=6, max_turn_characters=60, min_image_side=16, hash_side=16, max_hash_distance=0,
     max_near_duplicate_share=0.0, max_contradicted_share=0.0, max_shortfall_share=0.0, max_leaked_share=0.0,
 )  # fmt: skip
+PARTITIONS = PartitionsConfig(kind="processes", num_processes=1, chunk_bytes=2**20, bucket_bytes=2**20)
 SOURCES: dict[str, dict[str, Any]] = {
     "LLaVA150K": {"category": "General", "in_7m": True},
     "ChartQA": {"category": "OCR", "in_7m": True},
@@ -66,7 +68,7 @@ def curate(records: list[Record], select: dict[str, Any] = EVERYTHING) -> MixRow
     row = parse_block(MixRow, {"pool": "p", "select": select, "format_prompts": False}, where="mixes.trial")
     write_pool(Path("pool"), records)
     curate_mix(
-        row, name="trial", samples_per_record=1, seed=0, pool=Path("pool"), output=Path("mix"),
+        row, PARTITIONS, name="trial", samples_per_record=1, seed=0, pool=Path("pool"), output=Path("mix"),
         format_prompts=FormatPromptsConfig(texts={}, choices_marker="( a )"),
     )  # fmt: skip
     return row
