@@ -68,8 +68,8 @@ def write_lines(start: int, end: int) -> bytes:
         lines.append(
             make_line(number, original, names[sources[row]], bool(has_picture[row]), question, answer, more, last)
         )
-    for row in np.flatnonzero(fate > 1 - BROKEN_SHARE):
-        lines[row] = break_line(lines[row], int(row) % 5)
+    for broken in np.flatnonzero(fate > 1 - BROKEN_SHARE).tolist():
+        lines[broken] = break_line(lines[broken], broken % 5)
     return ("\n".join(lines) + "\n").encode()
 
 

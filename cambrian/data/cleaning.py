@@ -13,7 +13,7 @@ from cambrian.artifacts import read_manifest, write_folder, write_json
 from cambrian.data.deduplication import drop_duplicates, find_candidates, find_repeated
 from cambrian.data.duplicates import HashSide, Share
 from cambrian.data.image_facts import IMAGE_REASONS
-from cambrian.data.ledger import Ledger, dropped_table, write_dropped
+from cambrian.data.ledger import Ledger, dropped_table, write_dropped_table
 from cambrian.data.lines import LINE_REASONS
 from cambrian.data.partitions import PartitionsConfig, SortedRuns, run_tasks
 from cambrian.data.record_tables import RecordsWriter
@@ -104,7 +104,7 @@ def clean_pool(config: CleaningConfig, partitions: PartitionsConfig, *, pool: Pa
             for table in _iter_kept(runs, num_rows, is_kept):
                 writer.write(table)
         shutil.rmtree(runs.folder)
-        write_dropped(folder / "dropped.parquet", dropped)
+        write_dropped_table(folder / "dropped.parquet", dropped)
         write_json(folder / "ledger.json", {"steps": steps, "lost_share": lost_share})
         shutil.copyfile(pool / "sources.json", folder / "sources.json")
     _log.info("cleaned %s: %d records kept, %d dropped", pool, int(is_kept.sum()), dropped.num_rows)

@@ -13,7 +13,7 @@ import numpy as np
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
 from cambrian.data.filters import find_unfit
 from cambrian.data.format_prompts import read_format_prompt_table
-from cambrian.data.ledger import Ledger, dropped_schema, write_dropped
+from cambrian.data.ledger import Ledger, dropped_schema, write_dropped_table
 from cambrian.data.mixes import choose_rows, parts_of_sources, plan_caps, plan_quotas, rank_keys
 from cambrian.data.ordering import Piece, Reorder, iter_ordered, start_reordering, write_piece
 from cambrian.data.partitions import SortedRuns, even_rank_splitters, run_tasks
@@ -102,7 +102,7 @@ def curate_mix(
             table=read_format_prompt_table() if row.format_prompts else None,
         )
         _write_in_order(folder / "records.parquet", reorder, index.group_rows, is_taken, partitions)
-        write_dropped(folder / "dropped.parquet", dropped)
+        write_dropped_table(folder / "dropped.parquet", dropped)
         write_json(folder / "ledger.json", {"mix": name, "steps": ledger.to_json(), "parts": described})
     for part, facts in described.items():
         if facts["shortfall"]:

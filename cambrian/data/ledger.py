@@ -56,15 +56,22 @@ class Step:
 
 
 class Ledger:
-    """The steps of one curation in order. Which records they dropped is in tables beside it."""
+    """The steps of one curation in order, and what they dropped, where that is few enough to be listed here."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.dropped: list[Dropped] = []
 
     def start(self, name: str) -> Step:
         """Open the next step."""
         self.steps.append(Step(name))
         return self.steps[-1]
+
+    def drop(self, dropped: Dropped) -> None:
+        """Leave one record out in the step opened last; what is not UTF-8 in its texts is escaped."""
+        dropped = Dropped(*(getattr(dropped, name).encode(errors="backslashreplace").decode() for name in _COLUMNS))
+        self.steps[-1].drop(dropped.source, dropped.reason)
+        self.dropped.append(dropped)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every step with its records in, out and dropped by reason, in total and per source.
@@ -103,7 +110,14 @@ def dropped_table(dropped: Iterable[Dropped]) -> pa.Table:
     return pa.table(columns, schema=dropped_schema())
 
 
-def write_dropped(path: Path, dropped: pa.Table) -> None:
+def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
+    """Write what was left out as Parquet (id, source, reason, detail), in the given order."""
+    from pyarrow import parquet
+
+    parquet.write_table(dropped_table(dropped), path)
+
+
+def write_dropped_table(path: Path, dropped: pa.Table) -> None:
     """Write what was left out as Parquet (id, source, reason, detail), sorted by all of these."""
     import pyarrow.compute as pc
     from pyarrow import parquet

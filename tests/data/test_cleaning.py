@@ -186,7 +186,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path, monke
         path.write_bytes(b"PAR1")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cleaning, "write_dropped", fill_disk)
+    monkeypatch.setattr(cleaning, "write_dropped_table", fill_disk)
     with pytest.raises(ArtifactError, match=r"clean could not be written: .*No space left on device.*Nothing was left"):
         clean(tmp_path, [line("a")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool"]

@@ -11,6 +11,7 @@ from cambrian.data.cleaning import CleaningConfig
 from cambrian.data.engine.config import EngineConfig
 from cambrian.data.expectations import ValidationConfig
 from cambrian.data.format_prompts import FormatPromptsConfig, read_format_prompt_table
+from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.sources import PoolConfig
 from cambrian.data.world.benchmarks import BenchmarksConfig
 from cambrian.evaluation.config import EvaluationConfig
@@ -31,6 +32,7 @@ SCALES = {path.stem: read_yaml(path) for path in sorted((ROOT / "scales").glob("
 BLOCKS: dict[str, type[pydantic.BaseModel]] = {
     "runtime": RuntimeConfig,
     "cleaning": CleaningConfig,
+    "partitions": PartitionsConfig,
     "format_prompts": FormatPromptsConfig,
     "validation": ValidationConfig,
     "evaluation": EvaluationConfig,
