@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from cambrian.report.published import MME, MME_DIVISOR
@@ -66,6 +67,32 @@ def map_benchmarks(
     signs = numpy.where(agreement < 0, -1.0, 1.0)
     places = numpy.round(components * signs, 6)
     return {name: (float(place[0]), float(place[1])) for name, place in zip(names, places, strict=True)}
+
+
+def contrast_groups(matrix: Sequence[Sequence[float | None]], groups: Sequence[str]) -> float | None:
+    """Mean correlation of benchmarks of one group less that of benchmarks of two; None where either has no pair."""
+    pairs: dict[bool, list[float]] = {True: [], False: []}
+    for i, row in enumerate(matrix):
+        for j, value in enumerate(row[:i]):
+            if value is not None:
+                pairs[groups[i] == groups[j]].append(value)
+    if not pairs[True] or not pairs[False]:
+        return None
+    return math.fsum(pairs[True]) / len(pairs[True]) - math.fsum(pairs[False]) / len(pairs[False])
+
+
+def measure_grouping(
+    runs: Sequence[Mapping[str, float]], names: Sequence[str], groups: Sequence[str]
+) -> tuple[float, float] | None:
+    """The contrast of groups over the runs and its jackknife error over them; None for too few runs."""
+    left_out = [contrast_groups(correlate([*runs[:i], *runs[i + 1 :]], names), groups) for i in range(len(runs))]
+    whole = contrast_groups(correlate(runs, names), groups)
+    known = [value for value in left_out if value is not None]
+    if whole is None or len(known) < len(runs) or len(runs) <= MIN_RUNS:
+        return None
+    centre = math.fsum(known) / len(known)
+    variance = (len(known) - 1) / len(known) * math.fsum((value - centre) ** 2 for value in known)
+    return whole, math.sqrt(variance)
 
 
 def box(values: Sequence[float]) -> dict[str, float]:

@@ -302,6 +302,24 @@ def draw_examples() -> Drawing:
     return Drawing([images, texts.encode(x=x, y=y, text="text:N")], facet=None)
 
 
+def draw_unfreezing() -> Drawing:
+    """Figure 13."""
+    import altair as alt
+
+    x = alt.X("measure:N", sort=_by("place"), title=None, axis=alt.Axis(labelAngle=-60))
+    y = alt.Y("model:N", sort=_by("order"), title=None)
+    colour = alt.Color(
+        "change:Q",
+        scale=alt.Scale(domain=[-20, 0, 20], range=["#d55e00", "#f6f8fa", "#1a7fc1"], interpolate="rgb", clamp=True),
+        legend=alt.Legend(title="percent", orient="right"),
+    )
+    cells = _chart(width=420, height=320).mark_rect().encode(x=x, y=y, color=colour)
+    cells = cells.encode(tooltip=_tooltip("face", "model", "measure", "change"))
+    dark = alt.condition("abs(datum.change) > 12", alt.value("#ffffff"), alt.value("#24292e"))
+    numbers = _chart().mark_text(fontSize=7).encode(x=x, y=y, text=alt.Text("change:Q", format=".1f"), color=dark)
+    return Drawing([cells, numbers], facet="face")
+
+
 def draw_losses() -> Drawing:
     """The loss of every run's second phase."""
     import altair as alt
@@ -322,7 +340,7 @@ def draw_losses() -> Drawing:
 
 _POINTS = "score, out of 100"
 _NUMERIC_FIELDS = frozenset(
-    {"score", "pc1", "pc2", "correlation", "percent", "thousands", "millions", "average", "loss", "step"}
+    {"score", "pc1", "pc2", "correlation", "percent", "thousands", "millions", "average", "loss", "step", "change"}
 )
 
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
@@ -338,6 +356,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "cumulative": draw_cumulative,
     "final": draw_final,
     "examples": draw_examples,
+    "unfreezing": draw_unfreezing,
     "losses": draw_losses,
 }
 

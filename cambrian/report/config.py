@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +71,16 @@ class MixNames(Params):
     collections: dict[str, str]
 
 
+class FactTables(Params):
+    """Names by which the printed tables of facts and ours call the same thing."""
+
+    hyperparameters: dict[str, str]
+    """Experiment of table 23 and a run that stands for it."""
+    llms: dict[str, str]
+    benchmarks: dict[str, str]
+    catalog_names: dict[str, str]
+
+
 class TablesConfig(Params):
     """tables.yaml."""
 
@@ -77,14 +88,29 @@ class TablesConfig(Params):
     blind_run: str
     floor_run: str
     backbone_runs: list[str]
+    plotted_runs: dict[str, str]
     scores: dict[str, ScoreTable]
     rankings: RankingTable
     cvbench_tasks: dict[str, str]
     backbones: list[BackboneRow]
     leakage: LeakageTable
     mixes: MixNames
-    metadata: dict[str, str]
+    facts: FactTables
+    counted_tables: list[str]
+    """Their cells agree within half of what one record stands for, on either side."""
+    share_tables: list[str]
+    """Their differences are of shares of the images, and as uncertain as these."""
+    ranked_tables: list[str]
+    """Their cells say something only where every row of a half has been reproduced."""
+    exact_texts: list[str]
+    """Tables whose texts are facts of this project too, not another wording of the same."""
+    keys_of_unmade: dict[str, list[str]]
+    """The columns that name a row of a table that is not made; the first, where nothing is said."""
     not_attempted: dict[str, str]
+    not_attempted_rows: dict[str, str]
+    not_possible: dict[str, str]
+    not_possible_rows: dict[str, dict[str, str]]
+    """By table and a key of the row."""
 
 
 class Contrast(Params):
@@ -101,7 +127,7 @@ class Finding(Contrast):
     id: str
     claim: str
     source: str
-    reading: Literal["with_image", "gap", "blind_over_chance"]
+    reading: Literal["with_image", "gap", "blind_over_chance", "clusters"]
     paired: bool
     relative_to: Contrast | None = None
     expect: Literal["above", "below", "within"]
@@ -123,6 +149,62 @@ class BackboneMeaning(BaseModel):
     model_args: dict[str, Any] = {}
     spec: dict[str, Any] = {}
     objective: dict[str, Any] = {}
+    shape: dict[str, Any] = {}
+
+    @property
+    def grid(self) -> int | None:
+        """Features per side of an encoder's map, where the scale says so; a ConvNet's first stage has stride 4."""
+        side, patch = self.spec.get("image", {}).get("side"), self.model_args.get("patch_size")
+        stride = patch or (4 if "dims" in self.model_args else None)
+        return side // stride if side and stride else None
+
+    @property
+    def num_layers(self) -> int | None:
+        """Decoder layers of an LLM, where the scale says so."""
+        return self.shape.get("num_layers")
+
+
+class RecipeFacts(BaseModel):
+    """What a recipe of the scale says that table 23 shows."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    global_batch_size: int
+    learning_rates: dict[str, float]
+    optimizer: dict[str, Any]
+
+    @property
+    def weight_decay(self) -> float:
+        """The optimizer's."""
+        return float(self.optimizer["weight_decay"])
+
+
+class TemplateFacts(BaseModel):
+    """What an LLM of the scale says that table 25 shows."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    template: str
+
+
+class EvaluationFacts(BaseModel):
+    """What the scale says of evaluation that table 26 shows."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    prompts: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Meanings:
+    """What names mean at a scale, as far as tables of facts show it."""
+
+    backbones: dict[str, BackboneMeaning]
+    recipes: dict[str, RecipeFacts]
+    templates: dict[str, str]
+    """By LLM."""
+    prompts: dict[str, str]
+    """How a question with choices is asked, by benchmark."""
 
 
 def read_tables_config() -> TablesConfig:

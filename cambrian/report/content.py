@@ -13,12 +13,16 @@ from cambrian.params import look_up, read_yaml
 from cambrian.report.config import read_tables_config
 from cambrian.report.draw import SPEC_SUFFIX, SVG_SUFFIX, read_figures_config
 from cambrian.report.published import read_published
-from cambrian.report.tabulate import FINDINGS_NAME, INDEX_NAME, RUNS_NAME, SUMMARY_NAME
+from cambrian.report.tabulate import CONTRADICTIONS_NAME, FINDINGS_NAME, INDEX_NAME, RUNS_NAME, SUMMARY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LAYOUT_PATH = Path(__file__).with_name("layout.yaml")
+SMALL = 0.005
+"""A learning rate, not a score: rounded to its digits, not to places."""
+
+CORRELATION = "correlation"
 VERDICTS = ("supported", "not supported", "inconclusive", "not attempted")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
@@ -40,7 +44,10 @@ def gather_content(
     read_manifest(tables)
     read_manifest(figures)
     index, findings = read_json(tables / INDEX_NAME), read_json(tables / FINDINGS_NAME)
-    described = {table_id: _describe_table(read_json(tables / f"{table_id}.json")) for table_id in index["tables"]}
+    described = {
+        table_id: _describe_table(read_json(tables / f"{table_id}.json"), index["cells_by_table"].get(table_id))
+        for table_id in index["tables"]
+    }
     drawn = {name: _describe_figure(name, figures) for name in read_figures_config()}
     sections = [
         {**section, "parts": [_find_part(part, described, drawn) for part in section["parts"]]}
@@ -54,6 +61,7 @@ def gather_content(
         "seed_standard_deviation": findings["seed_standard_deviation"],
         "verdicts": list(VERDICTS),
         "sections": sections,
+        "contradictions": read_json(tables / CONTRADICTIONS_NAME),
         "coverage": _list_coverage(described, drawn),
         "funnel": _list_funnel(data),
         "gates": _list_gates(data / "validated"),
@@ -83,6 +91,8 @@ def format_number(value: Any, *, digits: int, signed: bool = False) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and digits and 0 < abs(value) < SMALL and not signed:
+        return f"{value:.3g}".replace("-", "−")
     if isinstance(value, int | float):
         text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
         return text.replace("-", "−")
@@ -91,9 +101,7 @@ def format_number(value: Any, *, digits: int, signed: bool = False) -> str:
     return str(value)
 
 
-def _describe_table(table: Mapping[str, Any]) -> dict[str, Any]:
-    is_score = any(row["standard_error"] for row in table["rows"])
-    digits = 1 if is_score else 0
+def _describe_table(table: Mapping[str, Any], counts: Mapping[str, int] | None) -> dict[str, Any]:
     rows = []
     for row in table["rows"]:
         cells = []
@@ -102,8 +110,8 @@ def _describe_table(table: Mapping[str, Any]) -> dict[str, Any]:
             cells.append(
                 {
                     "published": format_number(printed, digits=_printed_digits(printed)),
-                    "reproduced": format_number(ours, digits=digits if isinstance(ours, float) else 0),
-                    "error": format_number(row["standard_error"].get(column), digits=digits),
+                    "reproduced": format_number(ours, digits=1 if isinstance(ours, float) else 0),
+                    "error": format_number(row["standard_error"].get(column), digits=1),
                     "difference": format_number(row["difference"].get(column), digits=1, signed=True),
                 }
             )
@@ -113,6 +121,7 @@ def _describe_table(table: Mapping[str, Any]) -> dict[str, Any]:
         **{name: table[name] for name in ("id", "number", "title", "scale", "keys", "columns", "own_notes", "notes")},
         "rows": rows,
         "kind": "table",
+        "cells": counts,
         "num_reproduced": sum(row["status"] in ("reproduced", "added") for row in table["rows"]),
     }
 
@@ -149,11 +158,24 @@ def _describe_finding(finding: Mapping[str, Any]) -> dict[str, Any]:
     signs = {"above": ">", "below": "<", "within": "±"}
     return {
         **finding,
-        "effect_text": format_number(finding["effect"], digits=1, signed=True),
-        "error_text": format_number(finding["standard_error"], digits=1),
-        "published_text": format_number(finding["published_effect"], digits=1, signed=True),
+        "effect_text": format_number(finding["effect"], digits=_finding_digits(finding), signed=True),
+        "error_text": format_number(finding["standard_error"], digits=_finding_digits(finding)),
+        "interval_text": _describe_interval(finding),
+        "published_text": format_number(finding["published_effect"], digits=_finding_digits(finding), signed=True),
         "expected_text": f"{signs[finding['expect']]} {format_number(finding['limit'], digits=0)}",
     }
+
+
+def _describe_interval(finding: Mapping[str, Any]) -> str:
+    if finding["low"] is None:
+        return ""
+    ends = [format_number(finding[end], digits=_finding_digits(finding), signed=True) for end in ("low", "high")]
+    return " to ".join(ends)
+
+
+def _finding_digits(finding: Mapping[str, Any]) -> int:
+    """Points have one digit; a correlation two."""
+    return 2 if finding["measure"] == CORRELATION else 1
 
 
 def _list_coverage(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -168,7 +190,7 @@ def _list_coverage(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> lis
         if table.number is not None:
             own = tables.get(table.id)
             reproduced, rows = (own["num_reproduced"], len(own["rows"])) if own else (0, 0)
-            absent = "held as data" if table.id in config.metadata else "not attempted"
+            absent = "not possible" if table.id in config.not_possible else "not attempted"
             lines.append(
                 {
                     "what": f"Table {table.number}",
@@ -176,7 +198,7 @@ def _list_coverage(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> lis
                     "title": table.title,
                     "anchor": f"table-{table.id}" if own else None,
                     "state": f"{reproduced} of {rows} rows" if own else absent,
-                    "why": "" if own else (config.metadata | config.not_attempted)[table.id],
+                    "why": "" if own else (config.not_possible | config.not_attempted)[table.id],
                 }
             )
     for figure in published.figures.values():
@@ -250,6 +272,9 @@ def _list_runs(
                 "train_encoders": row["train_encoders"],
                 "use_images": row["use_images"],
                 "seed": row["seed"],
+                "commit": index["origins"].get(name, {}).get("commit", ""),
+                "artefact": index["origins"].get(name, {}).get("artefact", ""),
+                "folder": f"results/{index['scale']}/runs/{name}",
                 "tables": index["tables_by_run"].get(name, []),
                 **{key: format_number(float(text), digits=1) if text else "" for key, text in averages.items()},
             }

@@ -22,7 +22,7 @@ BACKBONE_KEYS = ["method", "architecture", "resolution", "hidden"]
 def make_task_table(tasks: Mapping[str, str], benchmarks: Path, published: Published, *, scale: str) -> Table:
     """CV-Bench's tasks with their numbers of questions and their sources."""
     printed = look_up_table(published, "cvbench_tasks")
-    counts, sources = _count_tasks(benchmarks)
+    counts, sources = count_tasks(benchmarks)
     rows = []
     for values in printed.rows:
         task = tasks[str(printed.cell(values, "task"))]
@@ -189,7 +189,8 @@ def read_records_by_source(data: Path, mix: str) -> dict[str, int] | None:
     return {source: facts["out"] for source, facts in read_json(path)["steps"][-1]["sources"].items()}
 
 
-def _count_tasks(benchmarks: Path) -> tuple[dict[str, int], dict[str, list[str]]]:
+def count_tasks(benchmarks: Path) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """Questions of CV-Bench and their sources by task; nothing where they are not made."""
     import pyarrow.parquet
 
     counts: dict[str, int] = {}

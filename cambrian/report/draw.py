@@ -12,12 +12,18 @@ from cambrian.params import Params, parse_block, read_yaml
 from cambrian.report import data_figures, score_figures
 from cambrian.report.charts import DRAWINGS, VEGALITE_VERSION, render_spec, render_template
 from cambrian.report.config import read_tables_config
+from cambrian.report.counts import count_tasks
+from cambrian.report.diagrams import DIAGRAMS, DiagramFacts
 from cambrian.report.published import read_published
 from cambrian.report.scores import read_scores
+from cambrian.report.seeds import average_seeds, group_seeds
 from cambrian.runtime import logged_step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from cambrian.report.config import BackboneMeaning
+    from cambrian.report.diagrams import ConnectorFacts
 
 FIGURES_PATH = Path(__file__).with_name("figures.yaml")
 SVG_SUFFIX, SPEC_SUFFIX, TEMPLATE_SUFFIX = ".svg", ".vl.json", ".template.json"
@@ -32,8 +38,8 @@ class FigureConfig(Params):
     part: str | None
     published: str | None
     title: str
-    x: str
-    y: str
+    x: str | None
+    y: str | None
     caption: str
 
 
@@ -51,25 +57,44 @@ def read_figures_config() -> dict[str, FigureConfig]:
 
 def draw(
     *,
-    runs: Sequence[str],
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
     samples_per_record: int,
     scale: str,
     results: Path,
     data: Path,
+    connectors: Mapping[str, ConnectorFacts],
+    backbones: Mapping[str, BackboneMeaning],
     output: Path,
 ) -> None:
     """Write for every figure NAME.json (rows), NAME.template.json, NAME.vl.json (Vega-Lite with rows) and NAME.svg.
 
-    A figure without a single row has only its (empty) rows and its template.
+    A figure without a single row has only its (empty) rows and its template; a diagram has only its picture. `rows` are
+    the tables `runs` and `adapters` of params.yaml.
 
     Raises:
         ArtifactError: scores or data that are there are broken.
     """
     rows_by_figure = list_rows(
-        runs=runs, samples_per_record=samples_per_record, scale=scale, results=results, data=data
+        rows=rows, samples_per_record=samples_per_record, scale=scale, results=results, data=data
+    )
+    published = read_published()
+    counts, sources = count_tasks(data / "benchmarks")
+    diagram_facts = DiagramFacts(
+        runs=rows["runs"],
+        adapters=rows["adapters"],
+        connectors=connectors,
+        backbones=backbones,
+        final_run=read_tables_config().final_run,
+        task_counts=counts,
+        task_sources=sources,
+        published=published,
+        scale=scale,
     )
     with write_folder(output, scale=scale) as folder:
         for name in read_figures_config():
+            if name in DIAGRAMS:
+                (folder / f"{name}{SVG_SUFFIX}").write_text(DIAGRAMS[name](diagram_facts), encoding="utf-8")
+                continue
             with logged_step(f"figure {name}") as facts:
                 facts["rows"] = len(rows_by_figure[name])
                 write_figure(folder, name, rows_by_figure[name])
@@ -90,11 +115,17 @@ def write_figure(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> Non
 
 
 def list_rows(
-    *, runs: Sequence[str], samples_per_record: int, scale: str, results: Path, data: Path
+    *,
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    samples_per_record: int,
+    scale: str,
+    results: Path,
+    data: Path,
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of every figure."""
     published, config = read_published(), read_tables_config()
-    scores = read_scores(results, runs, published, scale=scale)
+    runs = list(rows["runs"])
+    scores, _ = average_seeds(read_scores(results, runs, published, scale=scale), group_seeds(rows["runs"]))
     return {
         "images": score_figures.list_image_panel(scores, config, published),
         "benchmark_map": score_figures.list_benchmark_map(scores, config, published),
@@ -102,6 +133,7 @@ def list_rows(
         "recipes": score_figures.list_recipes(scores, config, published),
         "encoders": score_figures.list_encoders(scores, config, published),
         "gap": score_figures.list_gap(scores, config, published),
+        "unfreezing": score_figures.list_unfreezing(scores, config, published),
         "caps": score_figures.list_caps(scores, config, published),
         "final": score_figures.list_final(scores, config, published),
         "ratios": data_figures.list_ratios(scores, config, published, data),

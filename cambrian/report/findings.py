@@ -6,12 +6,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from cambrian.report.analysis import CVBENCH, contrast_groups, join_cvbench, measure_grouping
 from cambrian.report.published import FIGURE_SCORE_NAMES, look_up_table
 from cambrian.report.scores import means_of_scores, out_of_100
 from cambrian.report.tables import round_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cambrian.report.config import Contrast, Finding, ReportConfig, TablesConfig
     from cambrian.report.published import Published
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 OURS = "ours"
 """Source of a finding that the publication does not claim."""
+
+Z_95 = 1.96
+"""Standard errors from the middle of a normal distribution's 95% interval to its ends."""
 
 Verdict = Literal["supported", "not supported", "inconclusive", "not attempted"]
 
@@ -36,6 +40,9 @@ class Judged:
     effect: float | None
     standard_error: float | None
     """Of the effect, over items and seeds."""
+    low: float | None
+    """End of the 95% interval of the effect."""
+    high: float | None
     published_effect: float | None
     """The same contrast over the published numbers, where they exist."""
     verdict: Verdict
@@ -61,10 +68,25 @@ def judge_findings(
     config: ReportConfig,
     tables: TablesConfig,
     published: Published,
+    *,
+    seed_deviations: Mapping[str, float],
 ) -> list[Judged]:
-    """Judge every finding by the runs that there are."""
+    """Judge every finding by the runs that there are.
+
+    `seed_deviations` are measured between seeds, by measure; where there is none, the config's stands for it.
+    """
     printed = _published_scores(tables, published)
-    return [_judge(finding, scores, config, printed, published) for finding in findings]
+    return [
+        _judge(
+            finding,
+            scores,
+            config,
+            printed,
+            published,
+            seed_deviation=lambda measure: seed_deviations.get(measure, config.seed_standard_deviation),
+        )
+        for finding in findings
+    ]
 
 
 def judge_effect(effect: float, error: float, *, expect: str, limit: float, min_standard_errors: float) -> Verdict:
@@ -85,13 +107,17 @@ def _judge(
     config: ReportConfig,
     printed: Mapping[str, Mapping[str, float]],
     published: Published,
+    *,
+    seed_deviation: Callable[[str], float],
 ) -> Judged:
+    if finding.reading == "clusters":
+        return _judge_clusters(finding, scores, config, published)
     sides: list[tuple[int, Contrast]] = [(1, finding)]
     if finding.relative_to is not None:
         sides.append((-1, finding.relative_to))
     named = {run for _, side in sides for run in [*side.plus, *side.minus]}
     effects = [
-        (sign, _measure(side, finding.reading, scores, config.seed_standard_deviation, paired=finding.paired))
+        (sign, _measure(side, finding.reading, scores, seed_deviation(side.measure), paired=finding.paired))
         for sign, side in sides
     ]
     value = error = None
@@ -114,6 +140,57 @@ def _judge(
         if all(effect is not None for _, effect in theirs)
         else None
     )
+    return _make_judged(
+        finding,
+        effect=value,
+        error=error,
+        printed_effect=printed_effect,
+        verdict=verdict,
+        runs=runs,
+        missing=sorted(named - scores.keys()),
+    )
+
+
+def _judge_clusters(
+    finding: Finding, scores: Mapping[str, RunScores], config: ReportConfig, published: Published
+) -> Judged:
+    """Whether benchmarks of one category go together: correlations within categories less those between them."""
+    data = published.figures["fig_correlation"]["data"]
+    names = [FIGURE_SCORE_NAMES.get(label, label) for label in data["labels"]]
+    group_of = {name: group for group, members in published.categories.items() for name in members}
+    group_of[CVBENCH] = group_of["CV-Bench-2D"]
+    groups = [group_of[name] for name in names]
+    runs = [run for run in finding.plus if run in scores and scores[run].with_image]
+    pool = [join_cvbench({name: scores[run].with_image[name] for name in published.scores}) for run in runs]
+    measured = measure_grouping(pool, names, groups)
+    value, error = measured if measured is not None else (None, None)
+    verdict: Verdict = "not attempted"
+    if value is not None and error is not None:
+        verdict = judge_effect(
+            value, error, expect=finding.expect, limit=finding.limit, min_standard_errors=config.min_standard_errors
+        )
+    return _make_judged(
+        finding,
+        effect=value,
+        error=error,
+        printed_effect=contrast_groups(data["matrix"], groups),
+        verdict=verdict,
+        runs=sorted(runs) if measured is not None else [],
+        missing=sorted(set(finding.plus) - scores.keys()),
+    )
+
+
+def _make_judged(
+    finding: Finding,
+    *,
+    effect: float | None,
+    error: float | None,
+    printed_effect: float | None,
+    verdict: Verdict,
+    runs: list[str],
+    missing: list[str],
+) -> Judged:
+    reach = None if error is None else Z_95 * error
     return Judged(
         id=finding.id,
         claim=finding.claim,
@@ -121,12 +198,14 @@ def _judge(
         measure=finding.measure,
         expect=finding.expect,
         limit=finding.limit,
-        effect=round_cell(value),
+        effect=round_cell(effect),
         standard_error=round_cell(error),
+        low=None if effect is None or reach is None else round_cell(effect - reach),
+        high=None if effect is None or reach is None else round_cell(effect + reach),
         published_effect=round_cell(printed_effect),
         verdict=verdict,
         runs=runs,
-        missing=sorted(named - scores.keys()),
+        missing=missing,
     )
 
 
@@ -150,7 +229,7 @@ def _measure(
             variance += (math.fsum(error for _, error in readings) / len(readings)) ** 2
             for run in runs:
                 shares[run] = shares.get(run, 0.0) + sign / len(runs)
-    variance += seed_deviation**2 * math.fsum(share**2 for share in shares.values())
+    variance += seed_deviation**2 * math.fsum(share**2 / scores[run].num_seeds for run, share in shares.items())
     return _Effect(value, math.sqrt(variance), tuple(shares))
 
 

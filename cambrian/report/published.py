@@ -65,6 +65,8 @@ class Published:
 
     tables: Mapping[str, PublishedTable]
     figures: Mapping[str, Mapping[str, Any]]
+    engine: Mapping[str, Any]
+    """What is stated of the data engine."""
     categories: Mapping[str, tuple[str, ...]]
     """The four groups, each with its four scores, in the printed order."""
 
@@ -95,6 +97,7 @@ def read_published() -> Published:
     return Published(
         tables=tables,
         figures={figure["id"]: figure for figure in value["figures"]},
+        engine=value["data_engine"],
         categories={name: tuple(members) for name, members in value["scoring"]["categories"].items()},
     )
 

@@ -9,6 +9,7 @@ from cambrian.report.analysis import CVBENCH, box, correlate, join_cvbench, map_
 from cambrian.report.published import AVERAGE, FIGURE_SCORE_NAMES, look_up_table
 from cambrian.report.scores import means_of_scores, out_of_100
 from cambrian.report.tables import round_cell
+from cambrian.report.unfreezing import list_changes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,6 +181,26 @@ def list_gap(scores: Mapping[str, RunScores], config: TablesConfig, published: P
                             }
                         )
     return rows
+
+
+def list_unfreezing(scores: Mapping[str, RunScores], config: TablesConfig, published: Published) -> Rows:
+    """Figure 13: by how many percent a trained encoder changes each score."""
+    changes = list_changes(scores, config, published)
+    models = list(dict.fromkeys(change.model for change in changes))
+    measures = list(dict.fromkeys(change.measure for change in changes))
+    return [
+        {
+            "face": face,
+            "model": change.model,
+            "order": models.index(change.model),
+            "measure": change.measure,
+            "place": measures.index(change.measure),
+            "change": round_cell(value),
+        }
+        for change in changes
+        for face, value in ((PUBLISHED, change.published), (REPRODUCED, change.reproduced))
+        if value is not None
+    ]
 
 
 def list_caps(scores: Mapping[str, RunScores], config: TablesConfig, published: Published) -> Rows:

@@ -30,6 +30,8 @@ class RunScores:
     standard_error: Mapping[str, float]
     """Over items; of the number with the image where there is one."""
     chance: Mapping[str, float]
+    num_seeds: int = 1
+    """Runs of which these numbers are the mean."""
 
     @property
     def headline(self) -> Mapping[str, float]:

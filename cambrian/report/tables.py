@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NUM_DIGITS = 4
 """Digits after the point in files; what a reader sees is rounded further."""
 
+MAX_NAMED_RUNS = 6
+
 FACES = ("published", "reproduced", "standard_error", "difference")
 
 RANK_COLUMNS = {"All": AVERAGE, "G": "General", "K": "Knowledge", "O": "OCR & Chart", "V": "Vision-Centric"}
@@ -107,7 +109,7 @@ def make_score_table(
         columns=columns,
         rows=rows,
         notes=list(printed.notes),
-        own_notes=[f"Not attempted: {', '.join(missing)}."] if missing else [],
+        own_notes=_note_missing(missing),
     )
 
 
@@ -169,6 +171,13 @@ def rank(values: Mapping[int, float]) -> dict[int, int]:
 def round_cell(value: float | None) -> float | None:
     """A number as files hold it."""
     return None if value is None else round(value, NUM_DIGITS) + 0.0  # no negative zero
+
+
+def _note_missing(runs: Sequence[str]) -> list[str]:
+    """What a reader is told of runs without scores; the rows name them, so a long list is only counted."""
+    if not runs:
+        return []
+    return [f"Not attempted: {', '.join(runs) if len(runs) <= MAX_NAMED_RUNS else f'{len(runs)} runs'}."]
 
 
 def _printed_place(printed: PublishedTable, keys: Sequence[str], row: TableRow) -> int:

@@ -10,7 +10,7 @@ from cambrian.backbones.config import BackboneConfig, TrainedEncoder
 from cambrian.models.config import filled_slots
 from cambrian.params import ParamsFiles, parse_block, read_yaml
 from cambrian.report.published import read_published
-from cambrian.training.config import AdapterRow, ConnectorMeaning, LLMMeaning, Recipe, RunRow
+from cambrian.training.config import AdapterRow, ConnectorMeaning, Recipe, RunRow
 from tests.pipeline.imports import ROOT
 
 FILES = ParamsFiles(ROOT)
@@ -71,10 +71,11 @@ def test_every_name_of_every_breadth_means_something_at_every_scale(scale: str) 
     meanings = SCALES[scale]
     rows = [row for tables in BREADTHS.values() for table in ("adapters", "runs") for row in tables[table].values()]
     used = {field: {row[field] for row in rows if field in row} for field in ("connector", "recipe", "llm")}
-    for field, kind in (("connector", ConnectorMeaning), ("recipe", Recipe), ("llm", LLMMeaning)):
+    for field in used:
         table = f"{field}s"
         assert used[field] <= meanings[table].keys(), (table, used[field] - meanings[table].keys())
-        for name in used[field]:
+    for table, kind in (("connectors", ConnectorMeaning), ("recipes", Recipe)):
+        for name in used[table.removesuffix("s")]:
             parse_block(kind, meanings[table][name], where=f"{scale}: {table}.{name}")
     for name in BREADTHS["all"]["backbones"]:
         assert name in meanings["backbones"], f"scales/{scale}.yaml: backbones lacks {name}"

@@ -11,7 +11,8 @@ import pytest
 
 from cambrian.interfaces import CATEGORIES
 from cambrian.params import ParamsFiles
-from cambrian.report.config import BackboneMeaning, ReportConfig, read_tables_config
+from cambrian.report.config import BackboneMeaning, Meanings, RecipeFacts, ReportConfig, read_tables_config
+from cambrian.report.diagrams import ConnectorFacts
 from cambrian.report.draw import draw
 from cambrian.report.publish import publish
 from cambrian.report.published import read_published
@@ -21,6 +22,7 @@ from tests.report.fake import ROOT, write_replies, write_results
 if TYPE_CHECKING:
     from pathlib import Path
 
+FILES = ParamsFiles(ROOT)
 MISSING = ("sva-36", "midas-1200k")
 CONFIG = ReportConfig(min_standard_errors=2.0, seed_standard_deviation=1.4)
 
@@ -40,25 +42,30 @@ class World:
         return self.root / "data"
 
     def tabulate(self, output: Path, results: Path | None = None) -> None:
-        backbones = {row.backbone: BackboneMeaning() for row in read_tables_config().backbones}
         tabulate(
             CONFIG,
-            runs=list(self.rows["runs"]),
-            backbones=backbones,
+            rows=self.rows,
+            meanings=make_meanings(),
             samples_per_record=1000,
             scale=self.scale,
             results=results or self.results,
             data=self.data,
+            catalog=ROOT / "cambrian" / "data" / "catalog.yaml",
+            prompts=ROOT / "cambrian" / "data" / "format_prompts.yaml",
             output=output,
         )
 
     def draw(self, output: Path, results: Path | None = None) -> None:
         draw(
-            runs=list(self.rows["runs"]),
+            rows=self.rows,
             samples_per_record=1000,
             scale=self.scale,
             results=results or self.results,
             data=self.data,
+            connectors={
+                name: FILES.meaning("connectors", name, ConnectorFacts) for name in FILES.meanings["connectors"]
+            },
+            backbones={name: FILES.meaning("backbones", name, BackboneMeaning) for name in FILES.meanings["backbones"]},
             output=output,
         )
 
@@ -72,6 +79,17 @@ class World:
             deviations=ROOT / "docs" / "deviations.md",
             output=output,
         )
+
+
+def make_meanings() -> Meanings:
+    """What names mean at scale mini, as the stage reads it."""
+    files, config = FILES, read_tables_config()
+    return Meanings(
+        backbones={row.backbone: BackboneMeaning() for row in config.backbones},
+        recipes={name: files.meaning("recipes", name, RecipeFacts) for name in files.meanings["recipes"]},
+        templates=dict.fromkeys(config.facts.llms.values(), "turns"),
+        prompts=dict.fromkeys(read_published().scores, "{question}"),
+    )
 
 
 @pytest.fixture(scope="session")

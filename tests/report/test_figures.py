@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cambrian.report.charts import DATA_ANCHOR, DRAWINGS
+from cambrian.report.diagrams import DIAGRAMS
 from cambrian.report.draw import read_figures_config
 
 if TYPE_CHECKING:
@@ -26,10 +27,20 @@ def without_rows(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_figure_is_described_and_drawn(figures: Path) -> None:
-    assert set(read_figures_config()) == set(DRAWINGS)
-    assert len(DRAWINGS) == 13
-    for name in DRAWINGS:
+    assert set(read_figures_config()) == {*DRAWINGS, *DIAGRAMS}
+    assert (len(DRAWINGS), len(DIAGRAMS)) == (14, 5)
+    for name in read_figures_config():
         assert (figures / f"{name}.svg").read_text().startswith("<svg")
+
+
+def test_diagrams_say_what_the_rows_and_the_scale_say(figures: Path, world: World) -> None:
+    protocol, aggregator = ((figures / f"{name}.svg").read_text() for name in ("protocol", "aggregator"))
+    assert f"{len(world.rows['runs'])} rows" in protocol
+    assert "ScienceQA" not in protocol
+    assert "SQA-I" in protocol
+    assert "convnext-xxl-1024" in aggregator
+    assert "2 aggregators inside" in aggregator
+    assert "16 questions" in (figures / "construction.svg").read_text()
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
