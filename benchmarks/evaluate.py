@@ -38,10 +38,11 @@ from cambrian.data.collate import collate
 from cambrian.data.conversation import Encoded, encode_prompt, find_template
 from cambrian.data.images import preprocess
 from cambrian.data.tokenizer import read_tokenizer
+from cambrian.evaluation.answering import OwnAnswerer
+from cambrian.evaluation.asking import answer
 from cambrian.evaluation.benchmarks.registry import find_benchmark
 from cambrian.evaluation.config import EvaluationConfig
 from cambrian.evaluation.metrics import score_credits
-from cambrian.evaluation.runner import Answerer
 from cambrian.evaluation.scoring import grade_replies
 from cambrian.interfaces import IGNORE_LABEL, Item, ParamsError, Reply
 from cambrian.models.config import ModelConfig
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
     from cambrian.data.conversation import Template
     from cambrian.data.tokenizer import Tokenizer
-    from cambrian.evaluation.runner import Prompt
+    from cambrian.evaluation.reply_log import Prompt
     from cambrian.models.multimodal import MultimodalModel
 
 GOAL = 4.0
@@ -170,21 +171,19 @@ def measure(run: str, *, num_items: int, rounds: int, folder: Path) -> Measured:
     evaluation = ParamsFiles().block("evaluation", EvaluationConfig)
     model = build_model(config, backbones=folder, seed=0).eval()
     tokenizer, template = read_tokenizer(folder / config.llm), find_template(config.template)
-    alone, together = (
-        Answerer(model, tokenizer, template, evaluation.model_copy(update={"batch_size": size}), "cpu")
-        for size in (1, BATCH_SIZE)
-    )
+    answerer = OwnAnswerer(model, tokenizer, template, "cpu")
+    max_new_tokens = max(prompt.max_new_tokens for prompt in evaluation.prompts.values())
     generator = np.random.default_rng(0)
     taken: list[list[float]] = []
     num_different = 0
     for number in range(rounds + 1):
         prompts = draw_prompts(num_items, generator)
         marks = [time.process_time()]
-        one_by_one = answer_one_by_one(prompts, model, tokenizer, template, evaluation.max_new_tokens)
+        one_by_one = answer_one_by_one(prompts, model, tokenizer, template, max_new_tokens)
         marks.append(time.process_time())
         answered = []
-        for answerer, what in ((alone, "alone"), (together, "in batches")):
-            answered.append(answerer.answer(prompts, what=what))
+        for size, what in ((1, "alone"), (BATCH_SIZE, "in batches")):
+            answered.append(answer(answerer, prompts, batch_size=size, max_new_tokens=max_new_tokens, what=what))
             marks.append(time.process_time())
         num_different += sum(
             {one[prompt] for one in answered} != {reply} for prompt, reply in zip(prompts, one_by_one, strict=True)

@@ -30,6 +30,8 @@ COMMANDS = {
     ),
     "plan": Command("cambrian.planning.plan_command", "rehearse every run of every scale without its hardware"),
     "data": Command("cambrian.browse.terminal", "look at the records of a pool or a mix, kept and dropped"),
+    "export": Command("cambrian.evaluation.export", "a run's replies in the formats of other evaluation programs"),
+    "regrade": Command("cambrian.evaluation.regrade", "stored replies by the paper's rules, strict ones and a judge"),
     "convert": Command("cambrian.release.terminal", "bring a checkpoint of the release into this project's folders"),
 }
 

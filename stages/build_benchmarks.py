@@ -1,10 +1,10 @@
-"""Build benchmarks: the sixteen test sets of the generated world."""
+"""Build benchmarks: the test sets, drawn from the generated world or taken as published."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cambrian.data.world.benchmarks import BenchmarksConfig, build_benchmarks
+from cambrian.data.benchmark_sets import BenchmarksBlock, write_benchmarks
 from cambrian.params import ParamsFiles
 from cambrian.runtime import parse_arguments, run_stage
 
@@ -13,12 +13,7 @@ def main() -> None:
     """Build all benchmarks."""
     args = parse_arguments(__doc__, output=Path)
     files = ParamsFiles()
-    build_benchmarks(
-        files.block("benchmarks", BenchmarksConfig),
-        seed=files.seed,
-        split="test",
-        output=args.output,
-    )
+    write_benchmarks(files.block("benchmarks", BenchmarksBlock), seed=files.seed, output=args.output)
 
 
 if __name__ == "__main__":

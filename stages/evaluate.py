@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.evaluation.config import EvaluationConfig
 from cambrian.evaluation.runner import evaluate_run
+from cambrian.evaluation.subjects import OwnModel
 from cambrian.params import ParamsFiles
 from cambrian.runtime import RuntimeConfig, parse_arguments, run_stage
 
@@ -25,8 +26,7 @@ def main() -> None:
     args = parse_arguments(__doc__, run=str, model=Path, backbones=Path, benchmarks=Path, replies=Path, scores=Path)
     files = ParamsFiles()
     evaluate_run(
-        args.model,
-        backbones=args.backbones,
+        OwnModel(args.model, args.backbones),
         benchmarks=args.benchmarks,
         config=files.block("evaluation", EvaluationConfig),
         runtime=files.block("runtime", RuntimeConfig),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cambrian.artifacts import read_manifest, write_json
-from cambrian.evaluation.benchmarks.registry import GROUPS, find_benchmark, read_items
+from cambrian.evaluation.benchmarks.registry import GROUPS, PAPER_SCORES, find_benchmark, read_items
 from cambrian.evaluation.config import EvaluationConfig
 from cambrian.evaluation.metrics import mean_scores, out_of_100
 from cambrian.evaluation.replies import read_replies
@@ -116,8 +116,13 @@ def compare_answers(items: Mapping[str, Sequence[Item]], first: Answers, second:
 
 
 def compare_means(changes: Sequence[ScoreChange]) -> list[MeanChange]:
-    """What the changes of scores do to the means of the paper's groups of scores, and to the mean of all of them."""
-    by_name = {change.name: change.difference for change in changes}
+    """What the changes of scores do to the means of the paper's groups of scores, and to the mean of all of them.
+
+    There are none where none of the paper's scores was compared.
+    """
+    by_name = {change.name: change.difference for change in changes if change.name in PAPER_SCORES}
+    if not by_name:
+        return []
     members = {
         group: [benchmark.name for benchmark in benchmarks if benchmark.name in by_name]
         for group, benchmarks in GROUPS.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from string import Formatter
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cambrian.params import Params
 
@@ -20,8 +20,14 @@ class PromptConfig(Params):
     """How one option is written: a layout with `{text}` and, where options are lettered, `{letter}`."""
     separator: str
     """Between options."""
+    hint_separator: str
+    """Between a passage that belongs to the question and the question."""
+    own_wording: bool
+    """Whether the data set's ready-made text, options included, stands for the question (CV-Bench, MathVista)."""
     ocr_tokens: bool
     """Whether the data set's own OCR tokens are put after the question (TextVQA)."""
+    max_new_tokens: int = Field(gt=0)
+    """Where a reply is cut off."""
 
     @model_validator(mode="after")
     def _check_layouts(self) -> PromptConfig:
@@ -36,7 +42,11 @@ class PromptConfig(Params):
 class EvaluationConfig(Params):
     """How runs are evaluated."""
 
-    batch_size: int
-    max_new_tokens: int
+    batch_size: int = Field(gt=0)
+    processes: int = Field(gt=0)
+    """Among which the batches of one run are dealt; on CUDA each takes a device of its own. Changes no reply."""
+    replies_folder: str
+    """Where replies are logged as they come, so that a run that was stopped goes on and a changed parser asks nothing
+    again. Outside DVC's outputs."""
     prompts: dict[str, PromptConfig]
     """One entry per score; the scores listed here are the ones evaluated."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NUMBER_TOLERANCE = 0.05
 """Relative (paper, comparison of fuzzy matching with a judge; release, ChartQA, MMMU and MathVista scorers)."""
+TRANSCRIPT_LIMITS = (0, 5, 10, 25, 50)
+"""Edits up to which the release counts a transcript as right, each in a share of its own (SynthDoG)."""
 ANLS_THRESHOLD = 0.5
 """DocVQA's official score gives nothing to an answer that is further off than this."""
 
@@ -144,6 +146,32 @@ def match_edits(reply: str, item: Item) -> float:
     """DocVQA's ANLS: 1 minus the normalised edit distance to the nearest answer, 0 from half of it on."""
     text = " ".join(cut_announcement(reply).split())
     return max(_similarity(text, " ".join(answer.lower().split())) for answer in item.answers)
+
+
+def match_transcript(reply: str, item: Item) -> float:
+    """The share of TRANSCRIPT_LIMITS within which the whole text was read; a mean of it is the mean of the five shares.
+
+    Source: the release's SynthDoG scorer.
+    """
+    text, truth = (part.lower().strip() for part in (reply, item.answers[0]))
+    distance = (
+        _edit_distance(text, truth) if abs(len(text) - len(truth)) <= TRANSCRIPT_LIMITS[-1] else len(text + truth)
+    )
+    return sum(distance <= limit for limit in TRANSCRIPT_LIMITS) / len(TRANSCRIPT_LIMITS)
+
+
+def match_keywords(reply: str, item: Item) -> float:
+    """The largest share of an alternative's key phrases that stand in the reply (MM-Vet).
+
+    MM-Vet writes what an answer must hold as `one <AND> another <OR> something else`. Its score proper is a judge's
+    (`cambrian judge`), which also accepts other words for the same; this one is a lower bound that needs none.
+    """
+    text = " ".join(reply.lower().split())
+    alternatives = [alternative.split("<AND>") for answer in item.answers for alternative in answer.split("<OR>")]
+    return max(
+        sum(_stands_in(" ".join(phrase.lower().split()), text) for phrase in phrases) / len(phrases)
+        for phrases in alternatives
+    )
 
 
 def _stands_in(answer: str, text: str) -> bool:

@@ -71,16 +71,23 @@ def chance_level(benchmark: Benchmark, items: Sequence[Item]) -> float:
 def mean_scores(scores: Mapping[str, float]) -> tuple[dict[str, float], float]:
     """The mean of each of the paper's groups, and of all scores; MME-P enters divided by 20.
 
-    A group of which no score is there is left out; the mean over all scores is the paper's average of sixteen.
+    A group of which no score is there is left out; the mean over all scores is the paper's average of sixteen. Scores
+    that are in no group enter neither.
+
+    Raises:
+        ValueError: none of the paper's scores is there.
     """
     means = {}
+    everything: list[float] = []
     for group, benchmarks in GROUPS.items():
         present = [
             out_of_100(benchmark.name, scores[benchmark.name]) for benchmark in benchmarks if benchmark.name in scores
         ]
         if present:
             means[group] = math.fsum(present) / len(present)
-    everything = [out_of_100(name, value) for name, value in scores.items()]
+            everything += present
+    if not everything:
+        raise ValueError(f"a mean needs at least one of the paper's scores, there are {sorted(scores)}")
     return means, math.fsum(everything) / len(everything)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cambrian.evaluation.benchmarks.registry import find_benchmark
+from cambrian.evaluation.benchmarks.registry import PAPER_SCORES, find_benchmark
 from cambrian.evaluation.metrics import chance_level, mean_scores, score_credits
 from cambrian.interfaces import ArtifactError
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 def grade_replies(items: Sequence[Item], replies: Sequence[Reply], *, with_image: bool) -> list[float]:
-    """The credit, 0 to 1, of the reply to every item, in the items' order.
+    """The credit, 0 to 1, of the reply to every item, in the items' order; 0 where no answer is known.
 
     Raises:
         ArtifactError: as `find_texts`.
     """
     texts = find_texts(items, replies, with_image=with_image)
-    return [find_benchmark(item.benchmark).match(text, item) for item, text in zip(items, texts, strict=True)]
+    return [
+        find_benchmark(item.benchmark).match(text, item) if item.answers else 0.0
+        for item, text in zip(items, texts, strict=True)
+    ]
 
 
 def find_texts(items: Sequence[Item], replies: Sequence[Reply], *, with_image: bool) -> list[str]:
@@ -51,34 +54,42 @@ def score_replies(items: Mapping[str, Sequence[Item]], replies: Mapping[str, Seq
     """The `scores`, `categories` and `average` of scores.json, from each benchmark's items and replies.
 
     A run without images has only replies with `with_image` false: its `with_image` numbers are None, and the standard
-    errors are those of the numbers that it has.
+    errors are those of the numbers that it has. `items` counts those that a score rests on: where a data set keeps
+    its answers to itself they are none, and the score is None.
 
     Raises:
         ArtifactError: as `grade_replies`.
     """
     scores: dict[str, dict[str, Any]] = {}
     for name, members in items.items():
-        benchmark = find_benchmark(name)
-        modes = sorted({reply.with_image for reply in replies[name]})
-        results = {
-            mode: score_credits(benchmark.metric, members, grade_replies(members, replies[name], with_image=mode))
-            for mode in modes
-        }
-        scores[name] = {
-            "with_image": results[True][0] if True in results else None,
-            "without_image": results[False][0] if False in results else None,
-            "standard_error": results[modes[-1]][1],
-            "chance": chance_level(benchmark, members),
-            "items": len(members),
-        }
+        scores[name] = _score_benchmark(name, members, replies[name])
     return {"scores": scores, **_summarise(scores)}
+
+
+def _score_benchmark(name: str, items: Sequence[Item], replies: Sequence[Reply]) -> dict[str, Any]:
+    benchmark = find_benchmark(name)
+    known = [item for item in items if item.answers]
+    results = {}
+    for mode in sorted({reply.with_image for reply in replies}):
+        texts = find_texts(items, replies, with_image=mode)
+        credits_ = [benchmark.match(text, item) for item, text in zip(items, texts, strict=True) if item.answers]
+        results[mode] = score_credits(benchmark.metric, known, credits_) if known else (None, None)
+    return {
+        "with_image": results[True][0] if True in results else None,
+        "without_image": results[False][0] if False in results else None,
+        "standard_error": results[max(results)][1],
+        "chance": chance_level(benchmark, known) if known else None,
+        "items": len(known),
+    }
 
 
 def _summarise(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     categories: dict[str, dict[str, float | None]] = {}
     average: dict[str, float | None] = {}
     for mode in ("with_image", "without_image"):
-        present = {name: entry[mode] for name, entry in scores.items() if entry[mode] is not None}
+        present = {
+            name: entry[mode] for name, entry in scores.items() if entry[mode] is not None and name in PAPER_SCORES
+        }
         means, average[mode] = mean_scores(present) if present else ({}, None)
         for group, mean in means.items():
             categories.setdefault(group, {"with_image": None, "without_image": None})[mode] = mean

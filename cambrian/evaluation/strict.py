@@ -14,7 +14,8 @@ one that accepts a reply only where it says one thing and that thing is the answ
 | number (knowledge) | 104 for 100, which is within 5%: not right |
 | contained | "112" or "1.12" for 12, "scar" for car: not right |
 
-The official scorers of TextVQA (votes) and DocVQA (edit distance) have no such faults and stay as they are.
+The official scorers of TextVQA (votes), DocVQA (edit distance) and SynthDoG (edits) have no such faults and stay as
+they are, as does the lower bound for MM-Vet.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from cambrian.evaluation.matching import (
     match_contained,
     match_edits,
     match_first_word,
+    match_keywords,
     match_number,
     match_phrase,
     match_same_word,
+    match_transcript,
     match_vote,
     normalise,
     parse_number,
@@ -178,6 +181,8 @@ _STRICT_RULES: dict[Matcher, Matcher] = {
     match_contained: match_contained_strictly,
     match_vote: match_vote,
     match_edits: match_edits,
+    match_transcript: match_transcript,
+    match_keywords: match_keywords,
 }
 
 

@@ -11,8 +11,8 @@ from cambrian.artifacts import MANIFEST_NAME, read_json
 from cambrian.chat.dialogue import Exchange
 from cambrian.chat.talker import Talker, find_backbones, read_talker
 from cambrian.data.conversation import find_template
-from cambrian.evaluation.config import EvaluationConfig
-from cambrian.evaluation.runner import Answerer
+from cambrian.evaluation.answering import OwnAnswerer
+from cambrian.evaluation.asking import answer
 from cambrian.interfaces import ArtifactError, ParamsError, RecordError
 from tests.chat.conftest import NUM_POSITIONS, png
 
@@ -23,10 +23,9 @@ def ask(talker: Talker, question: str = "what colour is it", **changes: Any) -> 
 
 
 def test_a_first_answer_is_the_evaluations(talker: Talker) -> None:
-    config = EvaluationConfig.model_validate({"batch_size": 2, "max_new_tokens": 6, "prompts": {}})
-    evaluated = Answerer(talker.model, talker.tokenizer, find_template("turns"), config, "cpu")
+    evaluated = OwnAnswerer(talker.model, talker.tokenizer, find_template("turns"), "cpu")
     prompts = [("what colour is it", png(9, 5)), ("which", png(4, 4)), ("which", None)]
-    expected = evaluated.answer(prompts, what="test")
+    expected = answer(evaluated, prompts, batch_size=2, max_new_tokens=6, what="test")
     for question, image in prompts:
         assert ask(talker, question, images=[] if image is None else [image]) == expected[question, image]
 

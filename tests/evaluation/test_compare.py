@@ -127,7 +127,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text("scale: tiny\nseed: 0\n")
     prompt = json.dumps(PROMPT.model_dump())
     (tmp_path / "scales" / "tiny.yaml").write_text(
-        f"evaluation: {{batch_size: 4, max_new_tokens: 2, prompts: {{MME-P: {prompt}, GQA: {prompt}}}}}\n"
+        "evaluation: {batch_size: 4, processes: 1, replies_folder: replies, "
+        f"prompts: {{MME-P: {prompt}, GQA: {prompt}}}}}\n"
     )
     write_tiny_benchmarks(tmp_path / "data" / "tiny")
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cambrian.evaluation.benchmarks.benchmark import PERCENT, Metric
-from cambrian.evaluation.benchmarks.registry import BENCHMARKS, find_benchmark
+from cambrian.evaluation.benchmarks.registry import PAPER_SCORES, find_benchmark
 from cambrian.evaluation.metrics import chance_level, mean_scores, score_credits
 from cambrian.interfaces import Item
 
@@ -90,7 +90,7 @@ def test_the_means_are_the_papers() -> None:
         "AI2D": 73.0, "ChartQA": 73.3, "OCRBench": 62.4, "TextVQA": 71.7, "DocVQA": 77.8, "MMVP": 51.3,
         "RealWorldQA": 64.2, "CV-Bench-2D": 72.3, "CV-Bench-3D": 72.0,
     }  # fmt: skip
-    assert list(published) == list(BENCHMARKS)
+    assert set(published) == PAPER_SCORES
     means, average = mean_scores(published)
     printed = {"General": 73.1, "Knowledge": 61.3, "OCR & Chart": 71.3, "Vision-Centric": 65.0}
     assert means == pytest.approx(printed, abs=0.06)  # one decimal is printed

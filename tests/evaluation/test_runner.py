@@ -1,49 +1,17 @@
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
 import pytest
 
-from cambrian.evaluation.runner import evaluate_run
 from cambrian.interfaces import ArtifactError
-from cambrian.runtime import RuntimeConfig
-from tests.evaluation.tiny import evaluation_config, write_tiny_benchmarks, write_tiny_model
+from tests.evaluation.tiny import evaluate, write_tiny_benchmarks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cambrian.interfaces import Batch
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_benchmarks(tmp_path_factory.mktemp("world"))
-
-
-def evaluate(
-    model: tuple[Path, Path], benchmarks: Path, output: Path, *, batch_size: int = 4, use_images: bool = True
-) -> dict[str, Any]:
-    evaluate_run(
-        model[0],
-        backbones=model[1],
-        benchmarks=benchmarks,
-        config=evaluation_config(batch_size=batch_size),
-        runtime=RuntimeConfig(device="cpu", threads=1),
-        use_images=use_images,
-        replies_path=output / "replies.parquet",
-        scores_path=output / "scores.json",
-        run="a-run",
-        scale="tiny",
-    )
-    scores: dict[str, Any] = json.loads((output / "scores.json").read_text())
-    return scores
 
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
@@ -131,6 +99,6 @@ def test_a_question_outside_the_vocabulary_is_named(model: tuple[Path, Path], tm
 
 def test_a_truncated_picture_is_named(model: tuple[Path, Path], tmp_path: Path) -> None:
     benchmarks = write_tiny_benchmarks(tmp_path, cut_pictures_at=60)
-    with pytest.raises(ArtifactError, match="a picture of MME-P: 60 bytes cannot be decoded"):
+    with pytest.raises(ArtifactError, match="a picture of MME-P with images: 60 bytes cannot be decoded"):
         evaluate(model, benchmarks, tmp_path)
     assert not (tmp_path / "scores.json").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
@@ -14,6 +14,9 @@ from safetensors.torch import save_file
 
 from cambrian.artifacts import write_folder
 from cambrian.evaluation.config import EvaluationConfig, PromptConfig
+from cambrian.evaluation.runner import evaluate_run
+from cambrian.evaluation.subjects import OwnModel
+from cambrian.runtime import RuntimeConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +24,18 @@ if TYPE_CHECKING:
 SPECIAL_WORDS = ("<pad>", "<unk>", "<user>", "<end>")
 WORDS = ("is", "it", "red", "blue", "what", "colour", "yes", "no", "?", "where", "left", "right")
 PROMPT = PromptConfig(
-    question="{question}", choice_question="{question}", option="{text}", separator=" ", ocr_tokens=False
-)
+    question="{question}", choice_question="{question}", option="{text}", separator=" ",
+    hint_separator="\n", own_wording=False, ocr_tokens=False, max_new_tokens=2,
+)  # fmt: skip
 
 
-def evaluation_config(*, batch_size: int) -> EvaluationConfig:
-    return EvaluationConfig(batch_size=batch_size, max_new_tokens=2, prompts={"MME-P": PROMPT, "GQA": PROMPT})
+def evaluation_config(replies_folder: Path, *, batch_size: int, processes: int = 1) -> EvaluationConfig:
+    return EvaluationConfig(
+        batch_size=batch_size,
+        processes=processes,
+        replies_folder=str(replies_folder),
+        prompts={"MME-P": PROMPT, "GQA": PROMPT},
+    )
 
 
 def write_tiny_model(root: Path) -> tuple[Path, Path]:
@@ -99,6 +108,30 @@ def write_tiny_benchmarks(root: Path, *, question: str = "what colour ?", cut_pi
             (output / name).mkdir()
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), output / name / "test.parquet")
     return root / "benchmarks"
+
+
+def evaluate(
+    model: tuple[Path, Path],
+    benchmarks: Path,
+    output: Path,
+    *,
+    batch_size: int = 4,
+    processes: int = 1,
+    use_images: bool = True,
+) -> dict[str, Any]:
+    evaluate_run(
+        OwnModel(*model),
+        benchmarks=benchmarks,
+        config=evaluation_config(output / "log", batch_size=batch_size, processes=processes),
+        runtime=RuntimeConfig(device="cpu", threads=1),
+        use_images=use_images,
+        replies_path=output / "replies.parquet",
+        scores_path=output / "scores.json",
+        run="a-run",
+        scale="tiny",
+    )
+    scores: dict[str, Any] = json.loads((output / "scores.json").read_text())
+    return scores
 
 
 def picture(colour: tuple[int, int, int]) -> bytes:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cambrian.backbones.config import BackboneConfig, PublishedEncoder
+from cambrian.data.benchmark_sets import BenchmarksBlock
 from cambrian.data.cleaning import CleaningConfig
 from cambrian.data.engine.config import EngineConfig
 from cambrian.data.expectations import ValidationConfig
 from cambrian.data.format_prompts import FormatPromptsConfig, read_format_prompt_table
 from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.sources import PoolConfig
-from cambrian.data.world.benchmarks import BenchmarksConfig
+from cambrian.evaluation.benchmarks.registry import BENCHMARKS, PAPER_SCORES
 from cambrian.evaluation.config import EvaluationConfig
 from cambrian.interfaces import ParamsError
 from cambrian.params import parse_block, read_yaml
@@ -38,7 +39,7 @@ BLOCKS: dict[str, type[pydantic.BaseModel]] = {
     "evaluation": EvaluationConfig,
     "report": ReportConfig,
     "engine": EngineConfig,
-    "benchmarks": BenchmarksConfig,
+    "benchmarks": BenchmarksBlock,
 }
 TABLES: dict[str, type[pydantic.BaseModel]] = {
     "pools": PoolConfig,
@@ -48,11 +49,11 @@ TABLES: dict[str, type[pydantic.BaseModel]] = {
     "recipes": Recipe,
 }
 NOT_YET = {
-    "gpu": {"benchmarks", "llms"},
+    "gpu": {"llms"},
     "mini": set(),
-    "paper": {"benchmarks", "llms"},
+    "paper": {"llms"},
 }
-"""Pools and benchmarks need kinds that fetch what is published; LLMs need their templates in training."""
+"""LLMs need their templates in training."""
 
 
 def names_used(table: str) -> set[str]:
@@ -123,9 +124,21 @@ def test_the_prompts_for_formats_cover_every_kind(scale: str) -> None:
     assert config.texts.keys() == read_format_prompt_table().kinds.keys()
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_scale_evaluates_at_least_the_sixteen_scores_and_builds_what_it_evaluates(scale: str) -> None:
+    asked = set(SCALES[scale]["evaluation"]["prompts"])
+    assert asked >= PAPER_SCORES
+    assert asked == set(SCALES[scale]["benchmarks"]["sets"])
+
+
 @pytest.mark.parametrize("scale", ["gpu", "paper"])
-def test_what_a_scale_evaluates_is_what_the_smallest_does(scale: str) -> None:
-    assert set(SCALES[scale]["evaluation"]["prompts"]) == set(SCALES["mini"]["evaluation"]["prompts"])
+def test_published_sets_keep_the_columns_that_their_benchmark_reads(scale: str) -> None:
+    sets = SCALES[scale]["benchmarks"]["sets"]
+    assert {name for name in sets if not set(BENCHMARKS[name].columns) <= set(sets[name]["fields"])} == set()
+
+
+def test_the_largest_scale_has_the_whole_suite_of_the_release() -> None:
+    assert set(SCALES["paper"]["benchmarks"]["sets"]) == set(BENCHMARKS)
 
 
 @pytest.mark.parametrize("scale", ["gpu", "paper"])

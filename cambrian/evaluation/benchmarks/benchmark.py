@@ -20,11 +20,14 @@ class Question:
     id: str
     text: str
     answers: tuple[str, ...]
-    """Every accepted answer; for multiple choice the text of the right option."""
+    """Every accepted answer; for multiple choice the text of the right option. Empty where the data set keeps them to
+    itself: such an item is asked and exported, not scored."""
     image: bytes | None
     choices: tuple[str, ...] = ()
     hint: str = ""
     """A passage that stands before the question."""
+    own_wording: str = ""
+    """The data set's own text of the question, with its options and what else it says, where it has one."""
     ocr_tokens: tuple[str, ...] = ()
     category: str = ""
     """Items of one category are averaged before the categories are, where the metric asks for it."""
@@ -49,7 +52,7 @@ PERCENT = Metric(group_value="mean", by_category=False, full_marks=100)
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One of the paper's sixteen scores."""
+    """One score of a model."""
 
     name: str
     columns: tuple[str, ...]

@@ -37,7 +37,8 @@ def _read_mme(row: Mapping[str, Any], number: int) -> Question | None:
     )
 
 
-def _read_mmbench(row: Mapping[str, Any], number: int) -> Question:
+def read_mmbench(row: Mapping[str, Any], number: int) -> Question:
+    """A row of MMBench, in either language."""
     choices = tuple(row[letter] for letter in "ABCD" if row[letter] not in (None, "nan"))
     image = image_bytes(row["image"])
     # A group is one question over one image with its options turned round (release: text, hash of the image, source).
@@ -84,7 +85,7 @@ MME_P = Benchmark(
 MMBENCH = Benchmark(
     name="MMB",
     columns=("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image"),
-    read_row=_read_mmbench,
+    read_row=read_mmbench,
     match=match_choice,
     metric=Metric(group_value="all", by_category=False, full_marks=100),
     guessed_answers=(),

@@ -57,6 +57,7 @@ def _read_mathvista(row: Mapping[str, Any], number: int) -> Question:
     return Question(
         id=str(row["pid"]),
         text=row["question"],
+        own_wording=row["query"],
         choices=choices,
         answers=(row["answer"],),
         image=image_bytes(row["decoded_image"]),
@@ -93,7 +94,7 @@ MMMU = Benchmark(
 )
 MATHVISTA = Benchmark(
     name="MathVista-M",
-    columns=("pid", "question", "decoded_image", "choices", "answer", "question_type"),
+    columns=("pid", "question", "query", "decoded_image", "choices", "answer", "question_type"),
     read_row=_read_mathvista,
     match=match_choice_or_number,
     metric=PERCENT,

@@ -41,11 +41,12 @@ def _read_textvqa(row: Mapping[str, Any], number: int) -> Question:
     )
 
 
-def _read_docvqa(row: Mapping[str, Any], number: int) -> Question:
+def read_docvqa(row: Mapping[str, Any], number: int) -> Question:
+    """A row of DocVQA or of InfographicVQA, whose test splits have no answers."""
     return Question(
         id=str(row["questionId"]),
         text=row["question"],
-        answers=tuple(row["answers"]),
+        answers=tuple(row["answers"] or ()),
         image=image_bytes(row["image"]),
     )
 
@@ -77,7 +78,7 @@ TEXTVQA = Benchmark(
 DOCVQA = Benchmark(
     name="DocVQA",
     columns=("questionId", "question", "answers", "image"),
-    read_row=_read_docvqa,
+    read_row=read_docvqa,
     match=match_edits,
     metric=PERCENT,
     guessed_answers=(),

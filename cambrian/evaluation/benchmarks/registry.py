@@ -1,11 +1,18 @@
-"""The paper's sixteen scores in its four groups, and their items."""
+"""The paper's sixteen scores in its four groups, the further ones of the release, and their items."""
 
 from __future__ import annotations
 
 import string
 from typing import TYPE_CHECKING
 
-from cambrian.evaluation.benchmarks import general, knowledge, ocr_chart, vision_centric
+from cambrian.evaluation.benchmarks import (
+    further_choice,
+    further_open,
+    general,
+    knowledge,
+    ocr_chart,
+    vision_centric,
+)
 from cambrian.interfaces import ArtifactError, Item
 from cambrian.params import look_up
 
@@ -28,7 +35,15 @@ GROUPS: dict[str, tuple[Benchmark, ...]] = {
 }
 """In the paper's order."""
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for group in GROUPS.values() for benchmark in group}
+PAPER_SCORES = frozenset(benchmark.name for group in GROUPS.values() for benchmark in group)
+"""The sixteen that enter its means."""
+
+FURTHER: tuple[Benchmark, ...] = (*further_choice.ALL, *further_open.ALL)
+"""What the release evaluates besides; they enter none of the paper's means."""
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark for group in (*GROUPS.values(), FURTHER) for benchmark in group
+}
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -46,7 +61,7 @@ def read_items(folder: Path, name: str, prompt: PromptConfig) -> list[Item]:
 
     Raises:
         ArtifactError: the file is missing or unreadable, lacks a column, has a row that is not as its data set
-            documents it, no usable row, or two rows of one id.
+            documents it or that has no image, no usable row, or two rows of one id.
     """
     import pyarrow
     import pyarrow.parquet
@@ -69,6 +84,8 @@ def read_items(folder: Path, name: str, prompt: PromptConfig) -> list[Item]:
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}, row {number}: {error}") from error
         if question is not None:
+            if question.image is None:
+                raise ArtifactError(f"{path}, row {number}, has no image: asked without it, its score would be another")
             items.append(_make_item(name, question, prompt))
     _check_ids(items, path)
     return items
@@ -92,10 +109,12 @@ def write_prompt(question: Question, prompt: PromptConfig) -> str:
 
     Source: release, eval/, which differs between benchmarks in where blanks and line breaks go.
     """
-    lines = [question.hint, question.text]
+    if prompt.own_wording and question.own_wording:
+        text = question.own_wording
+    else:
+        text = prompt.hint_separator.join(part for part in (question.hint, question.text) if part)
     if prompt.ocr_tokens and question.ocr_tokens:
-        lines.append(f"Reference OCR tokens: {', '.join(question.ocr_tokens)}")
-    text = "\n".join(line for line in lines if line)
+        text += f"\nReference OCR tokens: {', '.join(question.ocr_tokens)}"
     if not question.choices:
         return prompt.question.format(question=text)
     options = prompt.separator.join(

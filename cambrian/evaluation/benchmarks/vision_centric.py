@@ -24,13 +24,14 @@ _MMVP_OPTION = re.compile(r"\([a-z]\)\s*(.*?)\s*(?=\([a-z]\)|$)")
 
 def _read_mmvp(row: Mapping[str, Any], number: int) -> Question:
     choices = tuple(_MMVP_OPTION.findall(row["Options"]))
+    index = int(row["Index"])  # the published table is a CSV file
     return Question(
-        id=str(row["Index"]),
+        id=str(index),
         text=row["Question"],
         choices=choices,
         answers=pick(choices, letter_index(row["Correct Answer"])),
         image=image_bytes(row["image"]),
-        group=str((row["Index"] - 1) // 2),  # questions 1 and 2 are a pair, 3 and 4 the next
+        group=str((index - 1) // 2),  # questions 1 and 2 are a pair, 3 and 4 the next
     )
 
 
@@ -38,11 +39,14 @@ def _read_realworldqa(row: Mapping[str, Any], number: int) -> Question:
     return Question(id=str(number), text=row["question"], answers=(row["answer"],), image=image_bytes(row["image"]))
 
 
-def _read_cvbench(row: Mapping[str, Any], number: int) -> Question:
+def _read_cvbench(row: Mapping[str, Any], kind: str) -> Question | None:
+    if row["type"] != kind:
+        return None  # the published set has both kinds in one table
     choices = tuple(row["choices"])
     return Question(
         id=str(row["idx"]),
         text=row["question"],
+        own_wording=row["prompt"],
         choices=choices,
         answers=pick(choices, letter_index(row["answer"])),
         image=image_bytes(row["image"]),
@@ -50,7 +54,15 @@ def _read_cvbench(row: Mapping[str, Any], number: int) -> Question:
     )
 
 
-_CVBENCH_COLUMNS = ("idx", "question", "choices", "answer", "image", "source")
+def _read_cvbench_2d(row: Mapping[str, Any], number: int) -> Question | None:
+    return _read_cvbench(row, "2D")
+
+
+def _read_cvbench_3d(row: Mapping[str, Any], number: int) -> Question | None:
+    return _read_cvbench(row, "3D")
+
+
+_CVBENCH_COLUMNS = ("idx", "type", "question", "choices", "answer", "prompt", "image", "source")
 
 MMVP = Benchmark(
     name="MMVP",
@@ -71,7 +83,7 @@ REALWORLDQA = Benchmark(
 CVBENCH_2D = Benchmark(
     name="CV-Bench-2D",
     columns=_CVBENCH_COLUMNS,
-    read_row=_read_cvbench,
+    read_row=_read_cvbench_2d,
     match=match_choice,
     metric=Metric(group_value="mean", by_category=True, full_marks=100),  # the mean of its two sources' accuracies
     guessed_answers=(),
@@ -79,7 +91,7 @@ CVBENCH_2D = Benchmark(
 CVBENCH_3D = Benchmark(
     name="CV-Bench-3D",
     columns=_CVBENCH_COLUMNS,
-    read_row=_read_cvbench,
+    read_row=_read_cvbench_3d,
     match=match_choice,
     metric=PERCENT,
     guessed_answers=(),

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cambrian.artifacts import write_folder
+from cambrian.evaluation.compare import Answers
+from cambrian.evaluation.export import export_answers
+from cambrian.evaluation.judge import Judge
+from cambrian.evaluation.regrade import format_readings, read_disputed, regrade, write_readings
+from cambrian.interfaces import ArtifactError, Item, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COLOURS = ("red", "blue")
+TEXTS = ("A", "A: or B", "B", "синий")
+
+
+def mmvp_items() -> list[Item]:
+    return [
+        Item(f"MMVP/{number}", "MMVP", "Which?", COLOURS, ("red",), "", str((number - 1) // 2), None)
+        for number in (1, 2, 3, 4)
+    ]
+
+
+def answers(texts: tuple[str, ...] = TEXTS) -> Answers:
+    replies = [Reply(item.id, text, True) for item, text in zip(mmvp_items(), texts, strict=True)]
+    return Answers("a-run", {"MMVP": replies}, True)
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """A server in the form of OpenAI's, which finds every reply with an A in it correct; yields what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append({"path": self.path, "key": self.headers["Authorization"], **body})
+            reply = body["messages"][1]["content"].rsplit("Reply: ", 1)[1]
+            said = {"choices": [{"message": {"content": "Correct." if "A" in reply else "incorrect"}}]}
+            data = json.dumps(said).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1/")
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    yield asked
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_difference_between_readings_is_a_column(tmp_path: Path) -> None:
+    (row,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=None)
+    assert (row.published, row.strict, row.difference) == (50, 0, -50)  # "A: or B" is A to the paper and neither here
+    assert (row.items, row.replies_read_differently, row.judge) == (4, 1, None)
+    write_readings(tmp_path / "readings.csv", [row])
+    (stored,) = csv.DictReader((tmp_path / "readings.csv").read_text().splitlines())
+    assert stored["difference"] == "-50.0"
+    assert "MMVP" in format_readings([row])
+    assert "-50.0" in format_readings([row])
+
+
+def test_disputed_items_are_scored_with_and_without() -> None:
+    (row,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={"MMVP": frozenset({"MMVP/3", "MMVP/4"})}, judge=None)
+    assert (row.published, row.without_disputed_items, row.disputed_items) == (50, 100, 2)
+    (row,) = regrade(
+        answers(), {"MMVP": mmvp_items()}, disputed={"MMVP": frozenset(f"MMVP/{n}" for n in (1, 2, 3, 4))}, judge=None
+    )
+    assert row.without_disputed_items is None
+
+
+def test_only_published_data_sets_have_disputed_items(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "generated", seed=0):
+        pass
+    with write_folder(tmp_path / "published", sources={"MMVP": {}}):
+        pass
+    assert read_disputed(tmp_path / "generated") == {}
+    assert read_disputed(tmp_path / "published") == {"MMVP": frozenset({"MMVP/99", "MMVP/100", "MMVP/279", "MMVP/280"})}
+
+
+def test_a_judges_recordings_need_no_key_the_second_time(
+    tmp_path: Path, endpoint: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = tmp_path / "said.jsonl"
+    (first,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("a-judge", recordings))
+    assert (first.judge, first.judge_difference) == (50, 0)
+    assert len(endpoint) == 4
+    assert {(one["path"], one["key"], one["model"], one["temperature"]) for one in endpoint} == {
+        ("/v1/chat/completions", "Bearer sesame", "a-judge", 0)
+    }
+    monkeypatch.delenv("OPENAI_API_KEY")
+    (again,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("a-judge", recordings))
+    assert again == first
+    assert len(endpoint) == 4
+    with pytest.raises(ArtifactError, match="lacks 4 judgements of another-judge: set OPENAI_BASE_URL"):
+        regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("another-judge", recordings))
+    with pytest.raises(ArtifactError, match="lacks 1 judgements"):
+        regrade(
+            answers(("A", "A: or B", "B", "")), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("a-judge", recordings)
+        )
+
+
+def test_a_half_written_recording_is_named(tmp_path: Path) -> None:
+    (tmp_path / "said.jsonl").write_text('{"key": "1", "verdict": "correct"}\n{"key"')
+    with pytest.raises(ArtifactError, match=r"said.jsonl, line 2, is no judgement"):
+        Judge("a-judge", tmp_path / "said.jsonl")
+
+
+def test_a_judge_that_says_something_else_is_refused(tmp_path: Path) -> None:
+    judge = Judge("a-judge", tmp_path / "said.jsonl")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Judge, "_ask", lambda self, client, question: "maybe")
+        patched.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+        patched.setenv("OPENAI_API_KEY", "x")
+        with pytest.raises(ArtifactError, match="the judge said 'maybe', expected correct or incorrect"):
+            judge.grade(mmvp_items(), TEXTS)
+    assert (tmp_path / "said.jsonl").read_text() == ""
+
+
+def test_answers_export_as_the_release_writes_them(tmp_path: Path) -> None:
+    export_answers(answers(), {"MMVP": mmvp_items()}, run="a-run", form="release", output=tmp_path / "out")
+    lines = (tmp_path / "out" / "MMVP" / "answers_a-run.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["answer"] for line in lines] == list(TEXTS)
+    assert json.loads(lines[3]) == {
+        "question_id": "4", "prompt": "Which?", "answer": "синий", "gt_answer": "A", "category": "",
+        "options": ["red", "blue"], "model_id": "a-run",
+    }  # fmt: skip
+
+
+def test_answers_export_as_a_table_for_vlmevalkit(tmp_path: Path) -> None:
+    texts = ("A", "two\tcolumns\nand lines", 'a "quoted" one', "")
+    export_answers(answers(texts), {"MMVP": mmvp_items()}, run="a-run", form="vlmevalkit", output=tmp_path / "out")
+    with (tmp_path / "out" / "a-run_MMVP.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["prediction"] for row in rows] == list(texts)
+    assert {(row["A"], row["B"], row["answer"]) for row in rows} == {("red", "blue", "A")}
+
+
+def test_questions_without_public_answers_export_as_a_submission(tmp_path: Path) -> None:
+    item = Item("ST-VQA/7", "ST-VQA", "?", (), (), "", "7", None)
+    given = Answers("a-run", {"ST-VQA": [Reply(item.id, "stop", True)]}, True)
+    export_answers(given, {"ST-VQA": [item]}, run="a-run", form="submission", output=tmp_path / "out")
+    stored = json.loads((tmp_path / "out" / "a-run_ST-VQA_submission.json").read_text())
+    assert stored == [{"question_id": 7, "answer": "stop"}]
+    assert regrade(given, {"ST-VQA": [item]}, disputed={}, judge=None) == []
+
+
+@pytest.mark.parametrize("form", ["release", "vlmevalkit", "submission"])
+def test_a_missing_reply_is_named_and_no_folder_is_left(tmp_path: Path, form: str) -> None:
+    short = Answers("a-run", {"MMVP": [Reply("MMVP/1", "A", True)]}, True)
+    with pytest.raises(ArtifactError, match="no reply to MMVP/2"):
+        export_answers(short, {"MMVP": mmvp_items()}, run="a-run", form=form, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
