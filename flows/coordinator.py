@@ -8,6 +8,7 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.durations import record_duration
+from flows.nursery import Nursery
 from flows.process import Stop
 from flows.schedule import Outcome
 from flows.watchdog import Watchdog
@@ -38,7 +39,14 @@ class Launch(Protocol):
     """Starts a stage in another thread; `done` is to be called once, with how it ended."""
 
     def __call__(  # noqa: D102
-        self, stage: StageNode, done: Callable[[Ended], None], *, holding: Holding, watchdog: Watchdog, stop: Stop
+        self,
+        stage: StageNode,
+        done: Callable[[Ended], None],
+        *,
+        holding: Holding,
+        watchdog: Watchdog,
+        stop: Stop,
+        nursery: Nursery,
     ) -> None: ...
 
 
@@ -87,6 +95,7 @@ class Coordinator:
         self._held: dict[str, tuple[Holding, float]] = {}
         self._checked: set[str] = set()
         self._watchdog: Watchdog | None = None
+        self._nursery: Nursery | None = None
 
     def run(self, up_to_date: set[str]) -> None:
         """Run until every stage has ended; `up_to_date` is what is known to have nothing to do.
@@ -113,6 +122,8 @@ class Coordinator:
             self._end_running()
             if self._watchdog is not None:
                 self._watchdog.close()
+            if self._nursery is not None:
+                self._nursery.close()
 
     def _start_ready(self) -> None:
         if self._stop.is_asked:
@@ -131,11 +142,13 @@ class Coordinator:
                 self._start(node, holding)
 
     def _start(self, node: StageNode, holding: Holding) -> None:
-        if self._watchdog is None:
-            self._watchdog = Watchdog(self._lease.descriptor)
+        if self._watchdog is None or self._nursery is None:
+            self._watchdog, self._nursery = Watchdog(self._lease.descriptor), Nursery()
         self.schedule.start(node.address)
         self._held[node.address] = (holding, time.monotonic())
-        self._launch(node, self._ended.put, holding=holding, watchdog=self._watchdog, stop=self._stop)
+        self._launch(
+            node, self._ended.put, holding=holding, watchdog=self._watchdog, stop=self._stop, nursery=self._nursery
+        )
 
     def _take_ended(self) -> None:
         """Wait a moment for stages to end."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from flows.graph import Project
+    from flows.nursery import Nursery
     from flows.pool import Pool
     from flows.process import Stop
     from flows.slots import Holding
@@ -150,6 +151,7 @@ def execute_elsewhere(
     holding: Holding,
     watchdog: Watchdog,
     stop: Stop,
+    nursery: Nursery,
     write_line: Callable[[str], None],
     on_start: Callable[[], None],
 ) -> Execution:
@@ -162,7 +164,7 @@ def execute_elsewhere(
         CancelledError: `stop` was asked, and the worker was told.
     """
     on_start()
-    runner = Runner(watchdog, stop, write_line)
+    runner = Runner(watchdog, stop, write_line, nursery)
     try:
         sent = runner.exchange("send", address, elsewhere.remote)
         if not force:
@@ -173,6 +175,7 @@ def execute_elsewhere(
                     holding=holding,
                     watchdog=watchdog,
                     stop=stop,
+                    nursery=nursery,
                     write_line=write_line,
                     on_start=lambda: None,
                 )

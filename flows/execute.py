@@ -10,6 +10,7 @@ from flows.runner import Runner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flows.nursery import Nursery
     from flows.process import Stop
     from flows.slots import Holding
     from flows.watchdog import Watchdog
@@ -36,6 +37,7 @@ def execute_stage(
     holding: Holding,
     watchdog: Watchdog,
     stop: Stop,
+    nursery: Nursery,
     write_line: Callable[[str], None],
     on_start: Callable[[], None],
 ) -> Execution:
@@ -61,7 +63,7 @@ def execute_stage(
             seen.add(skipped[line])
         write_line(line)
 
-    runner = Runner(watchdog, stop, take_line)
+    runner = Runner(watchdog, stop, take_line, nursery)
     status = runner.run(
         ["flows.stage", address, *(["--force"] if force else [])],
         holding=holding,

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 import psutil  # type: ignore[import-untyped]  # DVC depends on it; its stubs are a package of their own
 
@@ -53,6 +53,27 @@ class Stop:
         return self._urgent.is_set()
 
 
+class Started(Protocol):
+    """A process that was started, as far as `subprocess.Popen` is needed of it."""
+
+    pid: int
+    stdout: IO[bytes] | None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status, or raise `subprocess.TimeoutExpired`."""
+
+    def poll(self) -> int | None:
+        """Take note of its end, if it has ended."""
+
+
+class Launch(Protocol):
+    """Starts a command with an environment, in a session of its own, its output in a pipe; descriptors stay open."""
+
+    def __call__(  # noqa: D102
+        self, command: Sequence[str], environment: Mapping[str, str], keep_open: Sequence[int], /
+    ) -> Started: ...
+
+
 def run_group(
     command: Sequence[str],
     *,
@@ -62,6 +83,7 @@ def run_group(
     limit_s: float | None = None,
     keep_open: Sequence[int] = (),
     on_start: Callable[[int], None] | None = None,
+    launch: Launch | None = None,
 ) -> int:
     """Run a command in a process group of its own and return its exit status.
 
@@ -77,21 +99,14 @@ def run_group(
         limit_s: wall time that it may take; None is for ever.
         keep_open: descriptors that it inherits, as holders of leases.
         on_start: takes the id of the group (which is that of its leader) once there is one.
+        launch: starts the command; by default as a new process.
 
     Raises:
         CancelledError: `stop` was asked.
         LimitError: the command ran longer than `limit_s`.
     """
     started = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(environment),
-        start_new_session=True,
-        pass_fds=tuple(keep_open),
-    )
+    process = (launch or launch_process)(command, environment, keep_open)
     assert process.stdout is not None
     reader = threading.Thread(target=_forward_lines, args=(process.stdout, write_line), daemon=True)
     reader.start()
@@ -110,6 +125,19 @@ def run_group(
         end_group(process.pid, write_line=write_line, stop=stop)
         process.poll()
         reader.join(_DRAIN_S)
+
+
+def launch_process(command: Sequence[str], environment: Mapping[str, str], keep_open: Sequence[int], /) -> Started:
+    """Start a command as a new process, in a session of its own, with its output in a pipe."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        start_new_session=True,
+        pass_fds=tuple(keep_open),
+    )
 
 
 def _forward_lines(stream: IO[bytes], write_line: Callable[[str], None]) -> None:

@@ -9,16 +9,17 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 
 class Line:
     """A TCP line to a server, which can be cut (connections break, new ones are refused) and mended."""
 
     def __init__(self, address: str) -> None:
-        self._target = (
-            address.partition("://")[2].partition("/")[0].partition(":")[0],
-            int(address.rpartition(":")[2]),
-        )
+        parts = urlsplit(address)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._target = (parts.hostname, parts.port)
         self._open: list[socket.socket] = []
         self._listener: socket.socket | None = None
         with socket.socket() as probe:
