@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from tests.flows.conftest import DemoProject
 
-NOTHING_SET = Settings(table_artifacts=(), image_artifacts=(), noise_metric="standard_error", needs=())
+NOTHING_SET = Settings(
+    table_artifacts=(), image_artifacts=(), link_artifacts=(), noise_metric="standard_error", needs=()
+)
 MACHINE = Capacity(cpus=2, memory_gib=8, gpus=())
 
 

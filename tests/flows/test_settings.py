@@ -24,7 +24,7 @@ def test_patterns_come_from_pyproject(tmp_path: Path) -> None:
 def test_without_a_block_or_a_file_nothing_is_set(tmp_path: Path) -> None:
     for path in (write(tmp_path, "[project]\n"), tmp_path / "none.toml"):
         assert read_settings(path) == Settings(
-            table_artifacts=(), image_artifacts=(), noise_metric="standard_error", needs=()
+            table_artifacts=(), image_artifacts=(), link_artifacts=(), noise_metric="standard_error", needs=()
         )
 
 
@@ -33,7 +33,7 @@ def test_without_a_block_or_a_file_nothing_is_set(tmp_path: Path) -> None:
     [
         (
             "tables = []",
-            r"tool\.flows\.tables is unknown; expected table_artifacts, image_artifacts, noise_metric or needs",
+            r"tool\.flows\.tables is unknown; expected table_artifacts, image_artifacts, link_artifacts, noise_metric or needs",
         ),
         ('table_artifacts = "a.csv"', r"tool\.flows\.table_artifacts is 'a\.csv'; expected a list"),
         ("image_artifacts = [1]", r"tool\.flows\.image_artifacts is \[1\]; expected a list"),
@@ -55,7 +55,13 @@ def test_a_wrong_block_is_refused(line: str, message: str, tmp_path: Path) -> No
 
 
 def make(**needs: dict[str, Any]) -> Settings:
-    return Settings(table_artifacts=(), image_artifacts=(), noise_metric="standard_error", needs=tuple(needs.items()))
+    return Settings(
+        table_artifacts=(),
+        image_artifacts=(),
+        link_artifacts=(),
+        noise_metric="standard_error",
+        needs=tuple(needs.items()),
+    )
 
 
 def test_a_stage_of_which_nothing_is_said_takes_one_processor() -> None:
