@@ -33,7 +33,7 @@ def test_without_a_block_or_a_file_nothing_is_set(tmp_path: Path) -> None:
     [
         (
             "tables = []",
-            r"tool\.flows\.tables is unknown; expected table_artifacts, image_artifacts, link_artifacts, noise_metric or needs",
+            r"tool\.flows\.tables is unknown; expected table_artifacts, image_artifacts, link_artifacts, noise",
         ),
         ('table_artifacts = "a.csv"', r"tool\.flows\.table_artifacts is 'a\.csv'; expected a list"),
         ("image_artifacts = [1]", r"tool\.flows\.image_artifacts is \[1\]; expected a list"),
@@ -70,7 +70,7 @@ def test_a_stage_of_which_nothing_is_said_takes_one_processor() -> None:
 
 def test_later_patterns_win_and_the_stage_itself_wins_over_them() -> None:
     settings = Settings(
-        (), (), "noise", needs=(("train@*", {"gpus": 1, "cpus": 2}), ("train@large", {"gpus": 4}), ("x", {}))
+        (), (), (), "noise", needs=(("train@*", {"gpus": 1, "cpus": 2}), ("train@large", {"gpus": 4}), ("x", {}))
     )
     assert settings.find_needs("train@small", meta={"other": 1}, params={}).gpus == 1
     large = settings.find_needs("train@large", meta={"flows": {"cpus": 8}}, params={})
