@@ -124,6 +124,16 @@ class PretrainedLanguageModel(Params):
     """What the weights are stored as."""
 
 
+class PublishedLanguageModel(Params):
+    """An LLM of the paper, or a small one: a row of cambrian/release/language_models.yaml."""
+
+    kind: Literal["published-language-model"]
+    row: str
+    source: Annotated[PublishedSource | HubSource | FolderSource, Field(discriminator="kind")]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """What the weights are stored as."""
+
+
 class BackboneConfig(
     pydantic.RootModel[
         Annotated[
@@ -132,7 +142,8 @@ class BackboneConfig(
             | TrainedEncoder
             | PretrainedEncoder
             | PublishedEncoder
-            | PretrainedLanguageModel,
+            | PretrainedLanguageModel
+            | PublishedLanguageModel,
             Field(discriminator="kind"),
         ]
     ]

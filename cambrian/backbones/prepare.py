@@ -8,6 +8,8 @@ from cambrian.backbones.config import (
     NoBackbone,
     PretrainedEncoder,
     PretrainedLanguageModel,
+    PublishedEncoder,
+    PublishedLanguageModel,
     TrainedEncoder,
     TrainedLanguageModel,
 )
@@ -44,6 +46,14 @@ def prepare_backbone(
                 from cambrian.backbones.pretrained import convert_encoder
 
                 convert_encoder(meaning, folder=folder)
+            case PublishedEncoder():
+                from cambrian.backbones.published_encoders import convert_published_encoder
+
+                convert_published_encoder(meaning, seed=seed, name=name, folder=folder)
+            case PublishedLanguageModel():
+                from cambrian.backbones.pretrained import convert_published_language_model
+
+                convert_published_language_model(meaning, folder=folder)
             case PretrainedLanguageModel():
                 from cambrian.backbones.pretrained import convert_language_model
 

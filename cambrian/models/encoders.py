@@ -1,5 +1,6 @@
 """Vision encoders: timm models in ordinary checkpoint folders, and the feature maps that are taken from them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cambrian.artifacts import read_json, read_manifest, write_json
-from cambrian.interfaces import ArtifactError, ImageSpec, ParamsError
+from cambrian.interfaces import ArtifactError, ImageSpec
+from cambrian.models.encoder_libraries import Library, build_network
 from cambrian.models.tensor_files import load_tensors, read_tensors, write_tensors
-from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import Params, parse_block
 
 ENCODER_NAME = "encoder.json"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+_LIBRARY_KEY, _OWN_LIBRARY = "library", "timm"
 
 
 class ImageConfig(Params):
@@ -53,20 +55,42 @@ class VisionEncoder(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, spec: EncoderSpec) -> None:
+        """Take the backbone and look once at what it makes of an empty image.
+
+        Raises:
+            ValueError: it cannot take images of the side that the spec says.
+        """
         super().__init__()
         self.backbone = backbone.eval()
         self.layers = list(spec.features.layers)
         self.norm = spec.features.norm
         self.image_spec = ImageSpec(**spec.image.model_dump())
         side, parameter = spec.image.side, next(backbone.parameters())
-        with torch.no_grad():
-            example = self(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))
+        try:
+            with torch.no_grad():
+                example = self(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"the network cannot take images of {side} x {side} pixels ({error}): give it the side that it was "
+                "made for, or build it for this one (timm's `img_size`)"
+            ) from error
         self.channels: int = example.shape[1]
         self.grid: int = example.shape[2]
         """Features per side of the square map."""
 
-    def forward(self, pixels: Float[Tensor, "images 3 side side"]) -> Float[Tensor, "images channels grid grid"]:
-        """Return the feature map of every image."""
+    def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images channels grid grid"]:
+        """Return the feature map of every image.
+
+        Raises:
+            ValueError: the images have another side than the encoder was built for.
+        """
+        side = self.image_spec.side
+        if pixels.shape[-2:] != (side, side):
+            found = " x ".join(str(size) for size in pixels.shape[-2:])
+            raise ValueError(
+                f"images of {found} pixels, but the encoder was built for {side} x {side}: bring them there, or build "
+                "it with their side"
+            )
         maps: list[Tensor] = self.backbone.forward_intermediates(  # type: ignore[operator]
             pixels, indices=self.layers, norm=self.norm, output_fmt="NCHW", intermediates_only=True, stop_early=True
         )
@@ -96,6 +120,20 @@ def write_encoder(
 
     `module` is what `timm.create_model(architecture, **model_args)` made; `model_args` must hold only JSON values.
     """
+    tensors = module.state_dict()
+    write_encoder_tensors(folder, tensors, library="timm", architecture=architecture, model_args=model_args, spec=spec)
+
+
+def write_encoder_tensors(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    library: Library,
+    architecture: str,
+    model_args: dict[str, Any],
+    spec: EncoderSpec,
+) -> None:
+    """Write the folder of an encoder of any library from the tensors of `build_network(...).state_dict()`."""
     image = spec.image
     pretrained = {
         "architecture": architecture,
@@ -108,27 +146,29 @@ def write_encoder(
         "num_classes": model_args.get("num_classes", 0),
     }
     config = {"architecture": architecture, "model_args": model_args, "pretrained_cfg": pretrained}
+    if library != _OWN_LIBRARY:  # timm's own layout does not have the field
+        config[_LIBRARY_KEY] = library
     write_json(folder / CONFIG_NAME, config)
     write_json(folder / ENCODER_NAME, spec.model_dump(mode="json"))
-    write_tensors(folder / WEIGHTS_NAME, module.state_dict())
+    write_tensors(folder / WEIGHTS_NAME, tensors)
 
 
 def read_encoder(folder: Path) -> VisionEncoder:
     """Read a finished encoder folder.
 
     Raises:
-        ArtifactError: the folder is not finished, its architecture is not timm's, or a tensor is missing, left over
-            or of another shape.
+        ArtifactError: the folder is not finished, its network cannot be built or does not take images of the side that
+            its spec says, or a tensor is missing, left over or of another shape.
     """
-    declare_missing_operators()
-    import timm
-
     read_manifest(folder)
     config = read_json(folder / CONFIG_NAME)
     try:
         spec = parse_block(EncoderSpec, read_json(folder / ENCODER_NAME), where=str(folder / ENCODER_NAME))
-        backbone = timm.create_model(config["architecture"], **config["model_args"])
-    except (ParamsError, RuntimeError, TypeError, KeyError) as error:
+        backbone = build_network(config.get(_LIBRARY_KEY, _OWN_LIBRARY), config["architecture"], config["model_args"])
+    except (ValueError, KeyError) as error:
         raise ArtifactError(f"{folder} does not describe an encoder ({error}): make it again") from error
     load_tensors(dict(backbone.state_dict()), read_tensors(folder / WEIGHTS_NAME), where=folder / WEIGHTS_NAME)
-    return VisionEncoder(backbone, spec)
+    try:
+        return VisionEncoder(backbone, spec)
+    except ValueError as error:
+        raise ArtifactError(f"{folder}: {error}") from error

@@ -1,7 +1,9 @@
 """Language models: transformers' own classes, unmodified, read from ordinary checkpoint folders."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -24,6 +26,10 @@ The decoder layers of all of them hand unknown arguments on, as aggregators insi
 """
 
 
+_REFUSALS = (TypeError, KeyError, ZeroDivisionError, AssertionError, RuntimeError)
+"""What transformers raises where values do not fit each other."""
+
+
 def read_language_model(folder: Path) -> nn.Module:
     """Read a transformers folder (`config.json`, `model.safetensors`) as its `...ForCausalLM`.
 
@@ -31,16 +37,45 @@ def read_language_model(folder: Path) -> nn.Module:
         ArtifactError: the folder is incomplete, its model type is unknown, or a tensor is missing, left over or of
             another shape.
     """
-    values = read_json(folder / "config.json")
+    path = folder / "config.json"
     try:
-        module_name, config_name, model_name = look_up(
-            _CLASSES, values.get("model_type", ""), where=f"{folder / 'config.json'}: model_type"
-        )
+        model = build_language_model(read_json(path))
     except ValueError as error:
-        raise ArtifactError(str(error)) from error
-    declare_missing_operators()
-    modeling = import_module(f"{module_name}.modeling_{module_name.rsplit('.', 1)[-1]}")
-    config = getattr(modeling, config_name).from_dict(values)
-    model: nn.Module = getattr(modeling, model_name)(config)
+        raise ArtifactError(f"{path}: {error}") from error
     load_tensors(unique_tensors(model), read_tensors(folder / "model.safetensors"), where=folder / "model.safetensors")
     return model.eval()
+
+
+def parse_language_model(values: Mapping[str, Any]) -> Any:
+    """Return transformers' configuration of an LLM from what its `config.json` holds.
+
+    Raises:
+        ValueError: the model type is unknown, or transformers refuses a value.
+    """
+    return _parse(values)[0]
+
+
+def build_language_model(values: Mapping[str, Any]) -> nn.Module:
+    """Build the LLM that a `config.json` describes with fresh weights, on torch's current device.
+
+    Raises:
+        ValueError: as `parse_language_model`; also where sizes do not fit each other.
+    """
+    config, build = _parse(values)
+    try:
+        model: nn.Module = build(config)
+    except _REFUSALS as error:
+        raise ValueError(f"it describes no LLM that transformers can build ({error})") from error
+    return model
+
+
+def _parse(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The configuration, and the class of the model that it is for."""
+    names = look_up(_CLASSES, values.get("model_type", ""), where="model_type")
+    module_name, config_name, model_name = names
+    declare_missing_operators()
+    modeling = import_module(f"{module_name}.modeling_{module_name.rsplit('.', 1)[-1]}")
+    try:
+        return getattr(modeling, config_name).from_dict(dict(values)), getattr(modeling, model_name)
+    except _REFUSALS as error:
+        raise ValueError(f"it describes no LLM that transformers can build ({error})") from error

@@ -1,6 +1,6 @@
 """safetensors files: written with equal bytes for equal values, and read strictly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,18 +39,28 @@ def load_tensors(targets: Mapping[str, Tensor], found: Mapping[str, Tensor], *, 
     Raises:
         ArtifactError: names the tensors that are missing, left over or of another shape; no target was changed.
     """
-    missing = [f"{name} is missing" for name in sorted(targets.keys() - found.keys())]
-    left_over = [f"{name} is not part of the model" for name in sorted(found.keys() - targets.keys())]
-    misshapen = [
-        f"{name} has shape {tuple(found[name].shape)}, the model needs {tuple(target.shape)}"
-        for name, target in sorted(targets.items())
-        if name in found and found[name].shape != target.shape
-    ]
-    if faults := [_shorten(kind) for kind in (missing, left_over, misshapen) if kind]:
-        raise ArtifactError(f"{where}: {'; '.join(faults)}. It was written by another configuration: make it again")
+    faults = shape_faults(_shapes_of(targets), _shapes_of(found))
+    if faults:
+        raise ArtifactError(f"{where}: {faults}. It was written by another configuration: make it again")
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(found[name])
+
+
+def shape_faults(expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> str:
+    """Say which tensors are missing, left over or of another shape than a model's; nothing where all agree."""
+    missing = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    left_over = [f"{name} is not part of the model" for name in sorted(found.keys() - expected.keys())]
+    misshapen = [
+        f"{name} has shape {tuple(found[name])}, the model needs {tuple(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    return "; ".join(_shorten(kind) for kind in (missing, left_over, misshapen) if kind)
+
+
+def _shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:

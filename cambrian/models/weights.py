@@ -8,9 +8,8 @@ from torch import Tensor
 
 from cambrian.artifacts import read_json, read_manifest, write_json
 from cambrian.interfaces import ArtifactError, ParamsError
-from cambrian.models.building import build_aggregators, build_connector
-from cambrian.models.config import ModelConfig, SVAConfig
-from cambrian.models.connector import FeatureShape, TokenLayout
+from cambrian.models.assembling import assemble_model
+from cambrian.models.config import ModelConfig
 from cambrian.models.encoders import read_encoder
 from cambrian.models.language_model import read_language_model
 from cambrian.models.multimodal import PARTS, MultimodalModel
@@ -47,22 +46,8 @@ def build_model(config: ModelConfig, *, backbones: Path, seed: int) -> Multimoda
     with torch.random.fork_rng(devices=[]):
         encoders = [read_encoder(backbones / name) for name in config.encoders]
         llm: Any = read_language_model(backbones / config.llm)
-        shapes = [FeatureShape(encoder.channels, encoder.grid) for encoder in encoders]
-        llm_dim = llm.config.hidden_size
         torch.manual_seed(generator_seed(seed, "connector"))
-        try:
-            connector = build_connector(config.connector, shapes, llm_dim=llm_dim)
-            return MultimodalModel(
-                encoders=encoders,
-                connector=connector,
-                layout=TokenLayout(config.connector, num_tokens=connector.num_tokens, dim=llm_dim),
-                aggregators=build_aggregators(config.connector, connector, llm_dim=llm_dim),
-                in_llm=config.connector.in_llm if isinstance(config.connector, SVAConfig) else None,
-                llm=llm,
-                backbone_hashes=hashes,
-            )
-        except ValueError as error:
-            raise ParamsError(f"a connector for {', '.join(config.encoders)} and {config.llm}: {error}") from error
+        return assemble_model(config, encoders, llm, backbone_hashes=hashes)
 
 
 def write_model(folder: Path, model: MultimodalModel, config: ModelConfig, parts: set[str]) -> None:

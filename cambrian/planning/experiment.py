@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import RootModel
 
-from cambrian.backbones.config import BackboneConfig, NoBackbone, PretrainedLanguageModel, TrainedLanguageModel
+from cambrian.backbones.config import (
+    BackboneConfig,
+    NoBackbone,
+    PretrainedLanguageModel,
+    PublishedLanguageModel,
+    TrainedLanguageModel,
+)
 from cambrian.data.mixes import MixRow
 from cambrian.data.sources import PoolConfig, read_catalog
 from cambrian.interfaces import ParamsError
@@ -29,7 +35,7 @@ POOLS: dict[Table, str] = {"adapters": "alignment", "runs": "instruction"}
 """The pool whose images each phase reads (the command lines of pipeline/align and pipeline/finetune)."""
 
 _STAGES: dict[Table, str] = {"adapters": "align", "runs": "finetune"}
-_LANGUAGE_MODELS = (TrainedLanguageModel, PretrainedLanguageModel)
+_LANGUAGE_MODELS = (TrainedLanguageModel, PretrainedLanguageModel, PublishedLanguageModel)
 
 
 class _Backbones(RootModel[dict[str, BackboneConfig]]):

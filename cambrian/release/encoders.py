@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cambrian.interfaces import ArtifactError, ParamsError
+from cambrian.models.encoder_libraries import Library, build_network
 from cambrian.models.encoders import EncoderSpec, VisionEncoder, resize_map
-from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import Params, look_up, parse_block, read_yaml
-from cambrian.release.diffusion import build_diffusion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 _ROWS_PATH = Path(__file__).with_name("encoders.yaml")
 
+_Rules = tuple[tuple[str, str], ...]
 _Counts = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
-WeightNames = Literal["timm", "clip", "dinov2", "open-clip", "transformers", "diffusers"]
+WeightNames = Literal["timm", "clip", "dinov2", "open-clip", "transformers", "beit", "diffusers"]
 
 
 class Contradiction(Params):
@@ -57,12 +57,19 @@ class EncoderRow(Params):
     """The repository or address of its weights; null where nobody has published them."""
     revision: str | None = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
     """The commit of a repository, the SHA-256 of a file at an address; null where nobody has looked it up yet."""
+    files: Annotated[tuple[str, ...], Field(strict=False)]
+    """The repository's file of weights: the first of these that it has. An address is one file."""
+    entry: str | None
+    """Under this name the tensors stand in a pickled file; null where the file holds nothing else."""
+    renamed: dict[str, str]
+    """Beginnings of names outside `prefix` that belong to the network, and what they are there."""
+    unused: Annotated[tuple[str, ...], Field(strict=False)]
+    """Beginnings of names that may be there and that no feature depends on; any other name is a fault."""
     weights: WeightNames
     """Whose names the tensors there have; see `to_timm_names`."""
     prefix: str
     """Before every name of the vision model there."""
-    library: Literal["timm", "transformers", "diffusers"]
-    """diffusers' U-Net is no dependency: `cambrian.release.diffusion` builds it, under the same names."""
+    library: Library
     architecture: str
     """In timm; a class of the other libraries."""
     model_args: dict[str, Any]
@@ -92,6 +99,16 @@ class EncoderRow(Params):
         if self.delivered_grid is None and len(self.strides) > 1:
             raise ValueError("several layers need a delivered_grid that they are joined on")
         return self
+
+    @property
+    def network_args(self) -> dict[str, Any]:
+        """What `build_network` takes beside library and architecture: `model_args`, and what follows from the row."""
+        args = dict(self.model_args)
+        if self.positions.kind == "scale-factor":
+            args["img_size"] = self.spec.image.side
+        if self.library == "transformers":
+            args["num_prefix_tokens"] = self.num_prefix_tokens
+        return args
 
     @property
     def hidden_dim(self) -> int:
@@ -172,23 +189,6 @@ class DeliveringEncoder(VisionEncoder):
         return torch.cat([resize_map(feature_map, self.side) for feature_map in maps], dim=1)
 
 
-class HiddenStates(nn.Module):
-    """A ViT of transformers whose hidden states are taken as timm's intermediates are."""
-
-    def __init__(self, model: nn.Module, *, num_prefix_tokens: int) -> None:
-        super().__init__()
-        self.model = model
-        self.num_prefix_tokens = num_prefix_tokens
-
-    def forward_intermediates(self, pixels: Tensor, *, indices: Sequence[int], norm: bool, **_: object) -> list[Tensor]:
-        """Return the outputs of these blocks as maps, without the prefix tokens; no norm can be applied to them."""
-        if norm:
-            raise ValueError("hidden states of transformers are taken before any norm: set features.norm to false")
-        states = self.model(pixels, output_hidden_states=True).hidden_states[1:]  # the first is the embedding
-        patches = [states[index][:, self.num_prefix_tokens :] for index in indices]
-        return [rearrange(one, "b (h w) c -> b c h w", h=round(one.shape[1] ** 0.5)) for one in patches]
-
-
 def read_encoder_rows(section: Literal["study", "final", "extra"] | None = None) -> dict[str, EncoderRow]:
     """Read the rows: `study` are the paper's table in its order, `final` the four of the final models in theirs.
 
@@ -204,6 +204,16 @@ def read_encoder_rows(section: Literal["study", "final", "extra"] | None = None)
     }
 
 
+def find_encoder_row(name: str, *, side: int | None) -> EncoderRow:
+    """Return the row of this name, for images of its own side or another.
+
+    Raises:
+        ParamsError: there is no such encoder, or it cannot take images of that side.
+    """
+    row: EncoderRow = look_up(read_encoder_rows(), name, where=_ROWS_PATH.name)
+    return row if side is None else row.at_side(side, name=name)
+
+
 def build_published_encoder(
     name: str, *, side: int | None = None, device: torch.device | str = "meta"
 ) -> DeliveringEncoder:
@@ -212,32 +222,22 @@ def build_published_encoder(
     Raises:
         ParamsError: there is no such encoder, or it cannot take images of that side.
     """
-    row = look_up(read_encoder_rows(), name, where=_ROWS_PATH.name)
-    row = row if side is None else row.at_side(side, name=name)
+    row = find_encoder_row(name, side=side)
     with torch.device(device):
         return build_encoder(row, side=row.grid, name=name)
 
 
 def build_encoder(row: EncoderRow, *, side: int, name: str = "the encoder") -> DeliveringEncoder:
-    """Build an encoder with fresh weights on torch's current device; `side` is the grid that it delivers."""
+    """Build an encoder with fresh weights on torch's current device; `side` is the grid that it delivers.
+
+    Raises:
+        ValueError: its library cannot make it.
+    """
     return DeliveringEncoder(_build_backbone(row), row.spec, side=side, name=name)
 
 
 def _build_backbone(row: EncoderRow) -> nn.Module:
-    declare_missing_operators()  # timm needs torchvision, and so do some modules of transformers
-    if row.library == "timm":
-        import timm
-
-        sized = {"img_size": row.spec.image.side} if row.positions.kind == "scale-factor" else {}
-        backbone: nn.Module = timm.create_model(row.architecture, **row.model_args, **sized)
-        return backbone
-    if row.library == "transformers":
-        import transformers
-
-        build_model = getattr(transformers, row.architecture)
-        config = build_model.config_class(**row.model_args)
-        return HiddenStates(build_model(config, add_pooling_layer=False), num_prefix_tokens=row.num_prefix_tokens)
-    return build_diffusion(**row.model_args)
+    return build_network(row.library, row.architecture, row.network_args)
 
 
 RELEASED_ENCODERS = {row.released_as or name: row for name, row in read_encoder_rows("final").items()}
@@ -247,20 +247,44 @@ Source: release, `multimodal_encoder/`; the paper's table of its final models.
 """
 
 
+def rename_tensors(tensors: Mapping[str, Tensor], row: EncoderRow, *, where: str) -> dict[str, Tensor]:
+    """Bring the tensors of a publisher's file to the names of the row's network; every one is accounted for.
+
+    Raises:
+        ArtifactError: a tensor that is neither the network's nor one of those that no feature depends on.
+    """
+    own: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        beginning = next((theirs for theirs in row.renamed if name.startswith(theirs)), None)
+        if beginning is not None:
+            others[row.renamed[beginning] + name.removeprefix(beginning)] = tensor
+        elif name.startswith(row.unused):
+            continue
+        elif name.startswith(row.prefix):
+            own[name.removeprefix(row.prefix)] = tensor
+        else:
+            raise ArtifactError(f"{where}: {name} is in no checkpoint of this encoder: is it another model's?")
+    if row.weights in ("transformers", "beit"):
+        rules = _BEIT_RULES if row.weights == "beit" else ()
+        kept = {name: tensor for name, tensor in own.items() if not name.endswith("relative_position_index")}
+        return {f"model.{_apply(rules, name)}": tensor for name, tensor in kept.items()}
+    grid = row.native_grids[0]
+    return {**to_timm_names(own, row.weights, grid=grid), **others}
+
+
 def to_timm_names(tensors: Mapping[str, Tensor], weights: WeightNames, *, grid: int) -> dict[str, Tensor]:
     """Bring the tensors of an encoder's checkpoint to timm's names and shapes; `grid` is that of its input.
 
     Raises:
         ArtifactError: a tensor that such an encoder does not have.
     """
-    if weights in ("timm", "transformers", "diffusers"):  # the backbone that is built has these names itself
+    if weights not in _TIMM_RULES:  # the backbone that is built has these names itself
         return dict(tensors)
-    rules = {"clip": _CLIP_RULES, "dinov2": _DINOV2_RULES, "open-clip": _OPEN_CLIP_RULES}[weights]
+    rules = _TIMM_RULES[weights]
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        target = name
-        for theirs, ours in rules:
-            target = target.replace(theirs, ours)
+        target = _apply(rules, name)
         if target in _UNUSED:
             continue
         if target in renamed:
@@ -271,10 +295,18 @@ def to_timm_names(tensors: Mapping[str, Tensor], weights: WeightNames, *, grid: 
         if absent := [part for part in parts if part not in renamed]:
             raise ArtifactError(f"{absent[0]} is missing beside {name}: the encoder's checkpoint is not complete")
         renamed[name.replace("q_proj", "qkv")] = torch.cat([renamed.pop(part) for part in parts])
+    if absent := [name for name in ("cls_token", "pos_embed") if name not in renamed]:
+        raise ArtifactError(f"the tensor that becomes {absent[0]} is missing: the encoder's checkpoint is not complete")
     renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, -1)
     positions = renamed["pos_embed"]
     renamed["pos_embed"] = resample_positions(positions.reshape(1, *positions.shape[-2:]), grid)
     return renamed
+
+
+def _apply(rules: _Rules, name: str) -> str:
+    for theirs, ours in rules:
+        name = name.replace(theirs, ours)
+    return name
 
 
 def resample_positions(table: Tensor, grid: int) -> Tensor:
@@ -337,6 +369,21 @@ _OPEN_CLIP_RULES = (
     ("mlp.c_proj.", "mlp.fc2."),
 )
 """Pieces of names as the published checkpoints have them, and timm's; applied in order."""
+
+_TIMM_RULES: dict[str, _Rules] = {"clip": _CLIP_RULES, "dinov2": _DINOV2_RULES, "open-clip": _OPEN_CLIP_RULES}
+"""By whose names they are."""
+
+_BEIT_RULES = (
+    ("encoder.layer.", "layers."),
+    ("attention.attention.relative_position_bias.", "relative_position_bias."),
+    ("attention.attention.query.", "attention.q_proj."),
+    ("attention.attention.key.", "attention.k_proj."),
+    ("attention.attention.value.", "attention.v_proj."),
+    ("attention.output.dense.", "attention.o_proj."),
+    ("intermediate.dense.", "mlp.fc1."),
+    ("output.dense.", "mlp.fc2."),
+)
+"""The same for BEiT, whose modules transformers 5 calls otherwise than its published checkpoints."""
 
 _UNUSED = ("embeddings.mask_token", "embeddings.position_ids", "proj")
 """Tensors of the published checkpoints that no feature depends on."""

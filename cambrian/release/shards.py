@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """File stems and endings of a checkpoint, the preferred first; sharded ones have `STEM.ENDING.index.json`."""
 
+_NUM_SHOWN = 5
+"""Names that an error lists."""
+
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -71,8 +74,10 @@ def open_shards(folder: Path) -> Shards:
     return Shards(paths, shapes)
 
 
-def read_shard(path: Path) -> dict[str, Tensor]:
+def read_shard(path: Path, *, entry: str | None = None) -> dict[str, Tensor]:
     """Read one file's tensors by name; code in a pickle is never run.
+
+    `entry` names the part of a pickled file in which the tensors stand, where it holds more than them.
 
     Raises:
         ArtifactError: the file is missing, broken, or holds something else than tensors.
@@ -93,6 +98,11 @@ def read_shard(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as tensors alone ({str(error).splitlines()[0]}). Pickled code is never run: "
             "download the file again, or take the model's safetensors"
         ) from error
+    if entry is not None:
+        if not isinstance(found, dict) or entry not in found:
+            there = ", ".join(sorted(map(str, found))[:_NUM_SHOWN]) if isinstance(found, dict) else "no names"
+            raise ArtifactError(f"{path} has no entry {entry!r}, it has {there}: is it another checkpoint?")
+        found = found[entry]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         kinds = sorted({type(value).__name__ for value in found.values()} if isinstance(found, dict) else {"no dict"})
         raise ArtifactError(f"{path} holds {', '.join(kinds)}, expected tensors by name: is it an optimizer's file?")
@@ -112,23 +122,28 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> None:
             file.write(_bytes_of(tensors[name]))
 
 
-def join_shards(path: Path, shards: Shards, names: Mapping[str, str]) -> None:
+def join_shards(path: Path, shards: Shards, names: Mapping[str, str], *, dtype: torch.dtype | None = None) -> None:
     """Write those tensors of many files that have a name in `names` as one safetensors file, under that name.
 
-    One file is open at a time, and is opened twice.
+    One file is open at a time, and is opened twice. Floating-point tensors become `dtype`; None keeps their types.
 
     Raises:
         ArtifactError: a file is broken, or a tensor has a type that the format does not have.
     """
     # a tensor on the meta device has a type and a shape, and no memory
-    kinds = {names[name]: tensor.to("meta") for tensors in shards for name, tensor in tensors.items() if name in names}
+    kinds = {
+        names[name]: _convert(tensor.to("meta"), dtype)
+        for tensors in shards
+        for name, tensor in tensors.items()
+        if name in names
+    }
     header, offsets = _lay_out(kinds)
     with path.open("wb") as file:
         file.write(header)
         for tensors in shards:
             for name in sorted(tensors.keys() & names.keys()):
                 file.seek(len(header) + offsets[names[name]])
-                file.write(_bytes_of(tensors[name]))
+                file.write(_bytes_of(_convert(tensors[name], dtype)))
 
 
 class ShardWriter:
@@ -157,6 +172,10 @@ class ShardWriter:
         if self._num_shards > 1:
             index = {"metadata": {"total_size": self._num_bytes}, "weight_map": self._weight_map}
             write_json(self._folder / "model.safetensors.index.json", index)
+
+
+def _convert(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def _lay_out(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:

@@ -6,10 +6,9 @@ encoders, and connector, newline and aggregators become a run.
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
-from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
+from cambrian.artifacts import read_manifest, write_folder, write_json
 from cambrian.interfaces import ArtifactError
 from cambrian.models.config import ModelConfig
 from cambrian.models.encoders import read_encoder
@@ -19,9 +18,9 @@ from cambrian.release.building import build_on_meta
 from cambrian.release.checkpoints import match_names
 from cambrian.release.config import read_config
 from cambrian.release.encoders import read_encoder_rows
-from cambrian.release.sentencepiece import read_sentencepiece
 from cambrian.release.shards import join_shards, open_shards
 from cambrian.release.templates import find_release_template
+from cambrian.release.tokenizers import write_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +58,7 @@ def unpack_checkpoint(source: Path, output: Path, *, backbones: Path, encoders: 
     llm = output.name
     with write_folder(backbones / llm, source=source.name) as partial:
         _write_llm_config(partial, model.llm.config)
-        _write_tokenizer(partial, source, template)
+        write_tokenizer(partial, source, padding_token=_PADDING_TOKENS.get(template))
         in_llm = {name: ours for name, ours in names.items() if ours.startswith(_LLM_PREFIX)}
         join_shards(partial / WEIGHTS_NAME, shards, {name: ours[len(_LLM_PREFIX) :] for name, ours in in_llm.items()})
     stored = StoredModel(
@@ -109,33 +108,6 @@ def _write_llm_config(folder: Path, config: Any) -> None:
     """Write transformers' own `config.json`, without what the release added to it."""
     known = type(config)().to_dict()
     write_json(folder / "config.json", {name: value for name, value in config.to_dict().items() if name in known})
-
-
-def _write_tokenizer(folder: Path, source: Path, template: str) -> None:
-    """Write the tokenizer as one `tokenizer.json` with the names of its padding and end."""
-    from tokenizers import Tokenizer
-
-    values = read_json(source / "tokenizer_config.json")
-    if (source / "tokenizer.json").is_file():
-        shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
-    else:
-        added = read_json(source / "added_tokens.json") if (source / "added_tokens.json").is_file() else {}
-        pieces = read_sentencepiece(source / "tokenizer.model")
-        new = sorted((token for token in added if pieces.token_to_id(token) is None), key=lambda token: added[token])
-        read_sentencepiece(source / "tokenizer.model", new).save(str(folder / "tokenizer.json"))
-    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    end = _token(values.get("eos_token"))
-    pad = _token(values.get("pad_token")) or _token(values.get("unk_token")) or _PADDING_TOKENS.get(template)
-    if end is None or pad is None or None in (vocabulary.token_to_id(end), vocabulary.token_to_id(pad)):
-        raise ArtifactError(
-            f"{source}: the tokenizer ends with {end!r} and pads with {pad!r}, expected two tokens of its vocabulary: "
-            "name them in tokenizer_config.json"
-        )
-    write_json(folder / "tokenizer_config.json", {"eos_token": end, "pad_token": pad})
-
-
-def _token(entry: str | dict[str, str] | None) -> str | None:
-    return entry["content"] if isinstance(entry, dict) else entry
 
 
 def _weights_hash(folder: Path) -> str:

@@ -206,7 +206,7 @@ def test_a_hub_that_cannot_be_reached_is_an_artifact_error(
     def refuse(*_: object, **__: object) -> str:
         raise OSError("no route")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", refuse)
     source = {"kind": "hub", "repository": "some/model", "revision": "0" * 40}
     config = {"kind": "pretrained-language-model", "source": source, "dtype": "float32"}
     with pytest.raises(ArtifactError, match=r"some/model at 0{40} cannot be fetched \(no route\)"):

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from cambrian.interfaces import ArtifactError, ParamsError
+from cambrian.models.diffusion import build_diffusion
+from cambrian.models.encoder_libraries import HiddenStates
 from cambrian.models.tensor_files import load_tensors
 from cambrian.params import look_up, parse_block, read_yaml
 from cambrian.release.config import TOWER_CHANNELS
-from cambrian.release.diffusion import build_diffusion
 from cambrian.release.encoders import (
     RELEASED_ENCODERS,
     EncoderRow,
-    HiddenStates,
     build_encoder,
     build_published_encoder,
     read_encoder_rows,
