@@ -11,7 +11,9 @@ from cambrian.runtime import parse_arguments, run_stage
 
 def main() -> None:
     """Read params and check one mix."""
-    args = parse_arguments(__doc__, mix=str, data=Path, pool=Path, benchmarks=Path, verdict=Path, report=Path)
+    args = parse_arguments(
+        __doc__, mix=str, data=Path, pool=Path, benchmarks=Path, verdict=Path, leaked=Path, report=Path
+    )
     files = ParamsFiles()
     validate_mix(
         files.block("validation", ValidationConfig),
@@ -22,6 +24,7 @@ def main() -> None:
         pool=args.pool,
         benchmarks=args.benchmarks,
         verdict=args.verdict,
+        leaked=args.leaked,
         report=args.report,
     )
 

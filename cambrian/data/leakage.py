@@ -5,6 +5,7 @@ Source: paper, table 19 (NeurIPS numbering).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from cambrian.data.image_facts import ImageFacts
+
 BENCHMARK_FILE = "test.parquet"
+
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TestImage:
+    """One picture of a benchmark's file, and the training images that it looks like."""
+
+    benchmark: str
+    column: str
+    row: int
+    digest: str
+    """XXH3, 128 bits, of the encoded picture: by it an item knows its own picture again."""
+    training_images: list[str]
+    """Names in the pool, sorted; none where the picture is clean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,8 @@ class Leakage:
     """How many of them look like a training image."""
     benchmarks_by_image: dict[str, list[str]]
     """For each training image that looks like a test image, the benchmarks that it is from."""
+    test_images: list[TestImage]
+    """Every picture of every row, by benchmark, column and row."""
 
     @property
     def found_share(self) -> float:
@@ -55,35 +75,64 @@ def find_leakage(
     num_images: dict[str, int] = {}
     num_found: dict[str, int] = {}
     benchmarks_by_image: dict[str, list[str]] = {}
+    test_images: list[TestImage] = []
     for path in paths:
         benchmark = path.parent.name
-        found = [index.find(image_hash) for image_hash in _iter_test_hashes(path, hash_side)]
+        found: dict[str, list[str]] = {}
+        for column, row, facts in _iter_test_images(path, hash_side):
+            if facts.digest not in found:
+                found[facts.digest] = [names[number] for number in index.find(facts.hash)]
+            test_images.append(TestImage(benchmark, column, row, facts.digest, found[facts.digest]))
         num_images[benchmark] = len(found)
-        num_found[benchmark] = sum(bool(numbers) for numbers in found)
-        for number in sorted({number for numbers in found for number in numbers}):
-            benchmarks_by_image.setdefault(names[number], []).append(benchmark)
-    return Leakage(num_images, num_found, dict(sorted(benchmarks_by_image.items())))
+        num_found[benchmark] = sum(bool(training_images) for training_images in found.values())
+        for name in sorted({name for training_images in found.values() for name in training_images}):
+            benchmarks_by_image.setdefault(name, []).append(benchmark)
+    return Leakage(num_images, num_found, dict(sorted(benchmarks_by_image.items())), test_images)
 
 
-def _iter_test_hashes(path: Path, hash_side: int) -> Iterator[bytes]:
-    """The hash of every different picture in a benchmark's file, in whichever columns pictures are."""
+def write_leakage(path: Path, leakage: Leakage) -> None:
+    """Write one row per picture of a benchmark as Parquet: benchmark, column, row, digest, training_images."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = {
+        "benchmark": pa.string(),
+        "column": pa.string(),
+        "row": pa.int64(),
+        "digest": pa.string(),
+        "training_images": pa.list_(pa.string()),
+    }
+    columns = {name: [getattr(image, name) for image in leakage.test_images] for name in kinds}
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pa.table(columns, schema=pa.schema(kinds)), partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ArtifactError(f"{path} could not be written: {error}. Free space and run `dvc repro` again") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _iter_test_images(path: Path, hash_side: int) -> Iterator[tuple[str, int, ImageFacts]]:
+    """Column, row and facts of every picture in a benchmark's file, in whichever columns pictures are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(path)
-    columns = [field.name for field in schema if pa.types.is_struct(field.type) and _has_bytes(field.type)]
-    seen: set[str] = set()
-    for column in columns:
-        for row, image in enumerate(pq.read_table(path, columns=[column]).column(column).to_pylist()):
-            if image is None or image["bytes"] is None:
-                continue
-            try:
-                facts = describe_image(image["bytes"], name=f"{path} row {row}", hash_side=hash_side, min_side=1)
-            except RecordError as error:
-                raise ArtifactError(f"{error}: build the benchmarks again") from error
-            if facts.digest not in seen:
-                seen.add(facts.digest)
-                yield facts.hash
+    file = pq.ParquetFile(path)
+    fields = [field for field in file.schema_arrow if pa.types.is_struct(field.type) and _has_bytes(field.type)]
+    for column in [field.name for field in fields]:
+        row = -1
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
+            for image in batch.column(0).to_pylist():
+                row += 1
+                if image is None or image["bytes"] is None:
+                    continue
+                try:
+                    facts = describe_image(image["bytes"], name=f"{path} row {row}", hash_side=hash_side, min_side=1)
+                except RecordError as error:
+                    raise ArtifactError(f"{error}: build the benchmarks again") from error
+                yield column, row, facts
 
 
 def _has_bytes(kind: object) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
 from cambrian.data.expectations import check_expectations, list_expectations
 from cambrian.data.image_facts import ImageFacts, describe_image
-from cambrian.data.leakage import find_leakage
+from cambrian.data.leakage import find_leakage, write_leakage
 from cambrian.data.mix_tables import describe_parts, describe_records, describe_turns, read_columns
 from cambrian.data.mixes import parts_of_sources, plan_quotas
 from cambrian.data.records import read_records
@@ -43,10 +43,12 @@ def validate_mix(
     pool: Path,
     benchmarks: Path,
     verdict: Path,
+    leaked: Path,
     report: Path,
 ) -> None:
     """Check a mix against what its row asks for, its images, and the benchmarks; write the verdict and the report.
 
+    `leaked` gets one row per picture of the benchmarks, so that evaluation can score the clean ones apart.
     The verdict and the report say the same in the same bytes each time. When the gate fails, the report stays in
     logs/validation/, and there is no verdict, so nothing is trained on the mix.
 
@@ -86,6 +88,7 @@ def validate_mix(
     _keep_report_of_failure(name, outcomes, summary)
     with write_folder(report, mix=name) as folder:
         write_report(folder, summary)
+    write_leakage(leaked, leakage)
     write_json(verdict, summary)
     _log.info(
         "mix %s: %d expectations met, %.1f%% of test images leaked", name, len(outcomes), 100 * leakage.found_share

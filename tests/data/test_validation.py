@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
 from cambrian.data.curation import curate_mix
@@ -78,6 +79,7 @@ def validate(row: MixRow, **changes: Any) -> dict[str, Any]:
     validate_mix(
         CONFIG.model_copy(update=changes), row, name="trial", samples_per_record=1, data=Path("mix"),
         pool=Path("pool"), benchmarks=Path("benchmarks"), verdict=Path("trial.json"), report=Path("report"),
+        leaked=Path("leaked.parquet"),
     )  # fmt: skip
     verdict: dict[str, Any] = read_json(Path("trial.json"))
     return verdict
@@ -240,6 +242,12 @@ def test_leaked_test_images_are_counted_per_benchmark_and_record() -> None:
         "benchmarks": {"GQA": {"images": 2, "found": 0}, "MMMU": {"images": 3, "found": 2}},
         "records": [{"id": "r2", "source": "LLaVA150K", "benchmarks": ["MMMU"]}],
     }
+    rows = pq.read_table("leaked.parquet").to_pylist()
+    assert [(row["benchmark"], row["column"], row["row"], row["training_images"]) for row in rows] == [
+        ("GQA", "image", 0, []), ("GQA", "image", 1, []),
+        ("MMMU", "image_1", 0, ["2.png"]), ("MMMU", "image_1", 1, ["2.png"]), ("MMMU", "image_1", 2, []),
+    ]  # fmt: skip
+    assert rows[2]["digest"] == xxhash.xxh3_128_hexdigest(picture(2))
     with pytest.raises(ArtifactError, match=r"few test images leaked .*0\.4"):
         validate(row, max_leaked_share=0.3)
 
