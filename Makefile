@@ -41,13 +41,13 @@ setup: $(BIN)/.installed
 $(BIN)/.installed: requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	grep -v -E '^(deepspeed|accelerate|triton)==' requirements.lock > .venv/requirements.txt
+	grep -v -E '^(accelerate|triton)==' requirements.lock > .venv/requirements.txt
 	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements.txt
 	uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	touch $@
 
 setup-gpu: setup ## what only GPU runs need
-	grep -E '^(deepspeed|accelerate|triton)==' requirements.lock > .venv/requirements-gpu.txt
+	grep -E '^(accelerate|triton)==' requirements.lock > .venv/requirements-gpu.txt
 	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements-gpu.txt
 
 lock: setup

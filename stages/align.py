@@ -7,7 +7,8 @@ from pathlib import Path
 from cambrian.models.config import ModelConfig
 from cambrian.params import ParamsFiles
 from cambrian.runtime import RuntimeConfig, parse_arguments, run_stage
-from cambrian.training.config import AdapterRow, ConnectorMeaning, LLMMeaning, Recipe
+from cambrian.training.config import AdapterRow, ConnectorMeaning, LLMMeaning, Recipe, TrainingConfig
+from cambrian.training.launch import launch
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     template = files.meaning("llms", row.llm, LLMMeaning).template
     recipe = files.meaning("recipes", row.recipe, Recipe)
     runtime = files.block("runtime", RuntimeConfig)
+    training = files.block("training", TrainingConfig)
+    launch(training.launch, "stages.align")
 
     from cambrian.training.phases import Phase, Places, train_phase  # after the params: importing torch takes seconds
 
@@ -27,6 +30,7 @@ def main() -> None:
         ModelConfig(encoders=row.encoder_names, connector=connector, llm=row.llm, template=template),
         recipe,
         runtime,
+        training,
         Places(args.backbones, args.data, args.pool, args.output, args.metrics, curve=None),
     )
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cambrian.params import ParamsFiles
 from cambrian.runtime import RuntimeConfig, parse_arguments, run_stage
-from cambrian.training.config import LLMMeaning, Recipe, RunRow
+from cambrian.training.config import LLMMeaning, Recipe, RunRow, TrainingConfig
+from cambrian.training.launch import launch
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     template = files.meaning("llms", row.llm, LLMMeaning).template
     recipe = files.meaning("recipes", row.recipe, Recipe)
     runtime = files.block("runtime", RuntimeConfig)
+    training = files.block("training", TrainingConfig)
+    launch(training.launch, "stages.finetune")
 
     from cambrian.training.phases import Phase, Places, check_adapter, train_phase  # late: torch takes seconds
 
@@ -27,6 +30,7 @@ def main() -> None:
         check_adapter(args.adapter, args.run, row, template),
         recipe,
         runtime,
+        training,
         Places(args.backbones, args.data, args.pool, args.output, args.metrics, args.curve),
     )
 

@@ -21,7 +21,7 @@ class FeatureShape:
     grid: int
 
 
-@dataclass(slots=True)
+@dataclass  # without slots: DeepSpeed looks for tensors in the `vars` of what a module returns
 class Visual:
     """What a connector makes of a batch's images."""
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, Batch, ImageBatch, ImageSpec
-from cambrian.models.aggregator import Evidence
+from cambrian.models.aggregator import Aggregator, Evidence
 from cambrian.models.config import AggregatorsConfig
 from cambrian.models.connector import Connector, TokenLayout
 from cambrian.models.encoders import VisionEncoder
 from cambrian.models.llm_aggregators import Vision, attach_aggregators
 from cambrian.models.packing import NO_MASK_NEEDED, Segments, find_segments, use_packed_attention
+from cambrian.models.sva import SVAConnector
 
 PARTS = ("connector", "llm", "encoders")
 """What can be trained or stored apart; aggregators inside the LLM and newlines belong to the connector."""
@@ -73,6 +74,18 @@ class MultimodalModel(nn.Module):
         """Return the parameters by part; each parameter belongs to exactly one."""
         return {name: list(self._part(name).parameters()) for name in PARTS}
 
+    def aggregator_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of all spatial vision aggregators, in the connector and in the LLM, and their queries.
+
+        They are of the connector's part; a recipe may give them a learning rate of their own.
+        """
+        parameters = [self.connector.queries] if isinstance(self.connector, SVAConnector) else []
+        for module in (self.connector, self.aggregators):
+            for inner in module.modules():
+                if isinstance(inner, Aggregator):
+                    parameters.extend(inner.parameters())
+        return parameters
+
     def set_trainable(self, parts: set[str]) -> None:
         """Let these parts learn and freeze the others.
 
@@ -83,6 +96,10 @@ class MultimodalModel(nn.Module):
             raise ValueError(f"unknown part {sorted(unknown)}: a model has {', '.join(PARTS)}")
         for name in PARTS:
             self._part(name).requires_grad_(name in parts)
+
+    def recompute_activations(self) -> None:
+        """Keep only the input of each LLM layer for the backward pass, and compute the rest again there."""
+        self.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def train(self, mode: bool = True) -> "MultimodalModel":
         """Switch to training; frozen encoders stay as they are at evaluation."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cambrian.artifacts import MANIFEST_NAME, find_damage, read_json, read_manifest, write_folder, write_json
+from cambrian.artifacts import MANIFEST_NAME, find_damage, read_json, read_manifest, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,13 +63,17 @@ class Checkpoints:
         Raises:
             ArtifactError: the disk is full or the folder cannot be written; earlier checkpoints are as they were.
         """
-        with write_folder(self._folder / f"step-{progress.num_steps:08d}") as partial:
-            engine.save(partial)
-            torch.save(torch.get_rng_state(), partial / _GENERATOR_NAME)
-            values = {"num_steps": progress.num_steps, "curve": progress.curve, "samples": progress.samples}
-            write_json(partial / _PROGRESS_NAME, values)
-        for old in self._all()[: -self._num_kept]:
-            shutil.rmtree(old)
+        processes = engine.processes
+        with processes.write_folder(self._folder / f"step-{progress.num_steps:08d}") as partial:
+            write = engine.save(partial)
+            write()
+            if processes.is_main:
+                torch.save(torch.get_rng_state(), partial / _GENERATOR_NAME)
+                values = {"num_steps": progress.num_steps, "curve": progress.curve, "samples": progress.samples}
+                write_json(partial / _PROGRESS_NAME, values)
+        if processes.is_main:
+            for old in self._all()[: -self._num_kept]:
+                shutil.rmtree(old)
 
     def load_newest(self, engine: Engine) -> Progress | None:
         """Load the newest checkpoint that is whole; None where there is none. A damaged one is named and passed over.
@@ -77,21 +81,27 @@ class Checkpoints:
         Raises:
             ArtifactError: a whole checkpoint does not fit the model, which its key should have ruled out.
         """
-        for folder in reversed(self._all()):
-            if damage := find_damage(folder):
-                _log.warning("checkpoint %s cannot be used and is passed over: %s", folder, damage)
-                continue
-            engine.load(folder)
-            torch.set_rng_state(torch.load(folder / _GENERATOR_NAME, weights_only=True))
-            values = read_json(folder / _PROGRESS_NAME)
-            curve = [(int(step), float(loss)) for step, loss in values["curve"]]
-            _log.info("going on after step %d from %s", values["num_steps"], folder)
-            return Progress(values["num_steps"], curve, values["samples"])
-        return None
+        found = self._find_newest() if engine.processes.is_main else None
+        folder = engine.processes.gather(found)[0]
+        if folder is None:
+            return None
+        engine.load(folder)
+        torch.set_rng_state(torch.load(folder / _GENERATOR_NAME, weights_only=True))
+        values = read_json(folder / _PROGRESS_NAME)
+        curve = [(int(step), float(loss)) for step, loss in values["curve"]]
+        _log.info("going on after step %d from %s", values["num_steps"], folder)
+        return Progress(values["num_steps"], curve, values["samples"])
 
     def remove(self) -> None:
         """Remove all of them: the phase has written its output."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _find_newest(self) -> Path | None:
+        for folder in reversed(self._all()):
+            if not (damage := find_damage(folder)):
+                return folder
+            _log.warning("checkpoint %s cannot be used and is passed over: %s", folder, damage)
+        return None
 
     def _all(self) -> list[Path]:
         """Finished checkpoints, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, field_validator, model_validator
@@ -44,12 +45,14 @@ OptimizerConfig = Annotated[AdamWConfig | MuonAdamWConfig, Field(discriminator="
 
 
 class LearningRates(Params):
-    """The highest learning rate of each part, reached at the end of the warm-up; only trained parts use theirs.
-
-    The connector's part includes its aggregators inside the LLM.
-    """
+    """The highest learning rate of each part, reached at the end of the warm-up; only trained parts use theirs."""
 
     connector: float = Field(ge=0)
+    """Projections, and what else is in the connector beside its aggregators."""
+    aggregators: float = Field(ge=0)
+    """Spatial vision aggregators, in the connector and inside the LLM, with their queries (the release has a rate for
+    them); they learn when the connector does.
+    """
     llm: float = Field(ge=0)
     encoders: float = Field(ge=0)
 
@@ -79,6 +82,12 @@ class Recipe(Params):
     warmup_ratio: float = Field(ge=0, lt=1)
     optimizer: OptimizerConfig
     learning_rates: LearningRates
+    """Those of a batch of `rates_for_batch_size`."""
+    rates_for_batch_size: int = Field(gt=0)
+    """The batch that the rates were published for. For another one they are scaled with the root of the ratio.
+
+    Source: release, README.
+    """
     max_unusable_share: float = Field(ge=0, lt=1)
     """Share of the records that may be left out, because they cannot be decoded or encoded, before the run fails."""
     image_cache_mib: int = Field(ge=0)
@@ -89,6 +98,12 @@ class Recipe(Params):
     """
     checkpoints: CheckpointsConfig
 
+    @property
+    def highest_rates(self) -> LearningRates:
+        """The learning rates for this recipe's batch."""
+        factor = math.sqrt(self.global_batch_size / self.rates_for_batch_size)
+        return LearningRates(**{part: rate * factor for part, rate in self.learning_rates.model_dump().items()})
+
     @model_validator(mode="after")
     def _check_batch(self) -> Recipe:
         if self.global_batch_size % self.micro_batch_size:
@@ -97,6 +112,57 @@ class Recipe(Params):
                 f"{self.micro_batch_size}"
             )
         return self
+
+
+class LocalEngineConfig(Params):
+    """One process, one device, float32."""
+
+    kind: Literal["local"]
+    recompute_activations: bool
+    """Keep only each LLM layer's input for the backward pass and compute the rest again: less memory, a third more
+    time, equal results.
+    """
+
+
+class DeepSpeedEngineConfig(Params):
+    """Any number of processes under DeepSpeed; the LLM and the optimizer's state are divided among them."""
+
+    kind: Literal["deepspeed"]
+    recompute_activations: bool
+    """As for the local engine."""
+    zero_stage: int = Field(ge=0, le=3)
+    """What is divided: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too."""
+    precision: Literal["float32", "bfloat16"]
+    """Of weights and activations; the optimizer's own weights, sums of gradients and moments are float32."""
+    offload: Literal["none", "optimizer", "optimizer-and-parameters"]
+    """What lies in the processor's memory instead of the device's."""
+    adam: Literal["torch", "deepspeed-cpu"]
+    """Whose AdamW computes the step. DeepSpeed's is many times faster where the optimizer is offloaded; it is compiled
+    at its first start, which needs a C++ compiler.
+    """
+    persistent_elements: int = Field(ge=0)
+    """At ZeRO stage 3, parameters of the LLM with at most so many elements stay whole on every process."""
+
+    @model_validator(mode="after")
+    def _check_stage(self) -> DeepSpeedEngineConfig:
+        needed = {"none": 0, "optimizer": 1, "optimizer-and-parameters": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(f"offload {self.offload!r} needs zero_stage {needed} or more, found {self.zero_stage}")
+        if self.precision == "bfloat16" and self.zero_stage == 0:
+            raise ValueError("precision 'bfloat16' needs zero_stage 1 or more, which keeps float32 weights beside")
+        if self.adam == "deepspeed-cpu" and self.offload == "none":
+            raise ValueError("adam 'deepspeed-cpu' needs an offload: it computes where the optimizer's state lies")
+        return self
+
+
+class TrainingConfig(Params):
+    """How the training stages compute; what it changes in a result is rounding."""
+
+    launch: list[str] = Field(min_length=1)
+    """The command before a stage's name: `[python, -m]` for one process, or a launcher of many that ends on a module's
+    name, as `[torchrun, --nproc-per-node, "8", -m]` or `[deepspeed, --hostfile, hosts, --module]`.
+    """
+    engine: Annotated[LocalEngineConfig | DeepSpeedEngineConfig, Field(discriminator="kind")]
 
 
 class VisionRow(Params):

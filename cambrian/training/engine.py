@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from cambrian.models.tensor_files import load_tensors, read_tensors, write_tensors
+from cambrian.training.processes import Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -32,31 +34,45 @@ class TrainableModel(Protocol):
 class Engine(Protocol):
     """Holds model and optimizers, wherever their parts are."""
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The mean loss over the batch's labelled positions."""
+    processes: Processes
+    """Those that call the same methods in the same order."""
+
+    def loss(self, batch: Batch | None) -> Tensor:
+        """The mean loss over the batch's labelled positions.
+
+        Where processes wait for each other, one that has no batch calls with None, and weighs the loss by 0.
+        """
         ...
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to those of the step."""
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Add the loss's gradients to those of the step; `is_last` says that the step's other batches are done.
+
+        The gradients of a step are those of the sum of all losses of all processes.
+        """
         ...
 
     def step(self, rate_factor: float) -> float:
         """Clip, update and clear the step's gradients; return their norm before clipping.
 
-        Every group's rate is its highest rate times `rate_factor`. A norm that is not finite updates nothing.
+        Every group's rate is its highest rate times `rate_factor`. After a norm that is not finite the weights may be
+        ruined: the caller stops.
         """
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write what learns and the optimizers' state."""
+    def save(self, folder: Path) -> Callable[[], None]:
+        """Take what learns and the optimizers' state; what is returned writes them, without other processes."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote.
+        """Read what `save` wrote, under any number of processes.
 
         Raises:
             ArtifactError: it was written by another model.
         """
+        ...
+
+    def finish(self) -> None:
+        """Make the main process's model hold what was learned, whole; nothing can be trained after it."""
         ...
 
 
@@ -72,19 +88,21 @@ class LocalEngine:
         max_gradient_norm: float,
         device: torch.device,
     ) -> None:
-        self._model = model
         """Take the model, and of its parameters those that learn, by name."""
+        self.processes = Processes(0, 1)
+        self._model = model
         self._named = dict(parameters)
         self._parameters = list(self._named.values())
         self._optimizers = list(optimizers)
         self._max_gradient_norm = max_gradient_norm
         self._device = device
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch | None) -> Tensor:
         """The mean loss over the batch's labelled positions."""
+        assert batch is not None  # nobody waits for this process
         return self._model.loss(move_batch(batch, self._device))
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Add the loss's gradients to those of the step."""
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -100,10 +118,14 @@ class LocalEngine:
             optimizer.zero_grad()
         return norm.item()
 
-    def save(self, folder: Path) -> None:
-        """Write what learns and the optimizers' state."""
-        write_tensors(folder / _PARAMETERS_NAME, self._named)
-        torch.save([optimizer.state_dict() for optimizer in self._optimizers], folder / _OPTIMIZERS_NAME)
+    def save(self, folder: Path) -> Callable[[], None]:
+        """Return what writes the parameters that learn and the optimizers' state."""
+
+        def write() -> None:
+            write_tensors(folder / _PARAMETERS_NAME, self._named)
+            torch.save([optimizer.state_dict() for optimizer in self._optimizers], folder / _OPTIMIZERS_NAME)
+
+        return write
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.
@@ -116,18 +138,20 @@ class LocalEngine:
         for optimizer, state in zip(self._optimizers, states, strict=True):
             optimizer.load_state_dict(state)
 
+    def finish(self) -> None:
+        """Leave the model as it is: its parameters are whole."""
 
-def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device; itself where it is there already."""
-    if device.type == "cpu":
+
+def move_batch(batch: Batch, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
+    """The batch on a device, its images in this type; itself where it is so already."""
+    if device.type == "cpu" and dtype == torch.float32:
         return batch
-    from dataclasses import replace
-
     images = batch.images
     if images is not None:
-        images = replace(images, pixels=[pixels.to(device) for pixels in images.pixels], sizes=images.sizes.to(device))
+        pixels = [pixels.to(device, dtype) for pixels in images.pixels]
+        images = replace(images, pixels=pixels, sizes=images.sizes.to(device))
         if images.features is not None:
-            images.features = [feature_map.to(device) for feature_map in images.features]
+            images.features = [feature_map.to(device, dtype) for feature_map in images.features]
     return replace(
         batch,
         input_ids=batch.input_ids.to(device),

@@ -9,7 +9,7 @@ from cambrian.interfaces import IGNORE_LABEL, ParamsError
 from cambrian.runtime import iter_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from cambrian.interfaces import Batch
     from cambrian.training.engine import Engine
@@ -19,7 +19,7 @@ _NUM_NAMED_RECORDS = 64
 
 def train(
     engine: Engine,
-    steps: Iterable[list[Batch]],
+    steps: Iterable[Sequence[Batch | None]],
     *,
     num_steps: int,
     rate_factor: Callable[[int], float],
@@ -30,26 +30,28 @@ def train(
 ) -> list[tuple[int, float]]:
     """Train on every step's micro batches; return (step, loss) for each step, counted from 1.
 
-    A step's loss is the mean over all labelled positions of its batch, however it is cut into micro batches. A step
-    without a batch (all its records were unusable) is passed over. `steps` are those from `first_step` (counted from 0)
-    on, and `before` is what the earlier ones returned; `after_step` hears how many are done.
+    A step's loss is the mean over all labelled positions of its batch, however it is cut into micro batches and
+    whichever process has them. Every process has as many of them as the others; None stands for one of which no record
+    could be used, or none was left. A step without any batch is passed over. `steps` are those from `first_step`
+    (counted from 0) on, and `before` is what the earlier ones returned; `after_step` hears how many are done.
 
     Raises:
         ParamsError: a loss or a gradient is not finite; names the records of the batch.
     """
     curve = list(before)
     for step, batches in enumerate(iter_progress(steps, total=num_steps - first_step, what=what), start=first_step):
-        if not batches:
+        counts = [0 if batch is None else int((batch.labels != IGNORE_LABEL).sum()) for batch in batches]
+        total = engine.processes.sum([sum(counts)])[0]
+        if not total:
             continue
-        counts = [int((batch.labels != IGNORE_LABEL).sum()) for batch in batches]
         step_loss = 0.0
-        for batch, count in zip(batches, counts, strict=True):
-            loss = engine.loss(batch) * (count / sum(counts))
+        for index, (batch, count) in enumerate(zip(batches, counts, strict=True)):
+            loss = engine.loss(batch) * (count / total)
             step_loss += loss.item()
             _check_finite(step_loss, "loss", step, [batch])
-            engine.backward(loss)
+            engine.backward(loss, is_last=index == len(batches) - 1)
         _check_finite(engine.step(rate_factor(step)), "gradient norm", step, batches)
-        curve.append((step + 1, step_loss))
+        curve.append((step + 1, engine.processes.sum([step_loss])[0]))
         after_step(step + 1, curve)
     return curve
 
@@ -60,9 +62,9 @@ def mean_final_loss(curve: list[tuple[int, float]]) -> float | None:
     return sum(loss for _, loss in last) / len(last) if last else None
 
 
-def _check_finite(value: float, what: str, step: int, batches: list[Batch]) -> None:
+def _check_finite(value: float, what: str, step: int, batches: Sequence[Batch | None]) -> None:
     if not math.isfinite(value):
-        ids = [record_id for batch in batches for record_id in batch.record_ids]
+        ids = [record_id for batch in batches if batch is not None for record_id in batch.record_ids]
         shown = ", ".join(ids[:_NUM_NAMED_RECORDS])
         raise ParamsError(
             f"the {what} is {value} at step {step + 1}, records {shown}: nothing was written. Lower the recipe's "

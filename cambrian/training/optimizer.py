@@ -12,7 +12,7 @@ from cambrian.muon import Muon
 from cambrian.training.config import MuonAdamWConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from cambrian.training.config import AdamWConfig, LearningRates
 
@@ -21,23 +21,25 @@ _OUTPUT_HEAD = "lm_head"
 
 
 def build_optimizers(
-    model: nn.Module, parts: Mapping[str, Sequence[nn.Parameter]], config: AdamWConfig, rates: LearningRates
+    model: nn.Module,
+    parts: Mapping[str, Sequence[nn.Parameter]],
+    config: AdamWConfig,
+    rates: LearningRates,
+    *,
+    aggregators: Collection[nn.Parameter],
 ) -> list[torch.optim.Optimizer]:
     """Make the optimizers of everything in the model that requires a gradient.
 
     Groups carry `name` (part/kind) and `highest_rate`, which the schedule multiplies. Kinds: `hidden`, matrices of
     linear layers; `weights`, other weights, which decay; `plain`, embeddings, tables, norms and biases, which do not.
+    Of the connector's parameters, those in `aggregators` are a part of their own where their rate is another one.
 
     Raises:
-        ParamsError: a part is trained, and its learning rate is 0.
+        ParamsError: a part is trained, and its learning rate is 0 or there is none of its name.
     """
     kinds = _kinds_of(model)
     muon_groups, adamw_groups = [], []
-    for part, parameters in parts.items():
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        rate: float = rates.model_dump()[part]
-        if trained and rate == 0:
-            raise ParamsError(f"learning_rates.{part} is 0 and the {part} is to be trained: give it a rate above 0")
+    for part, rate, trained in _iter_rates(parts, rates, set(aggregators)):
         for kind in ("hidden", "weights", "plain"):
             members = [parameter for parameter in trained if kinds[parameter] == kind]
             if not members:
@@ -57,6 +59,33 @@ def build_optimizers(
         betas = (config.beta1, config.beta2)
         optimizers.append(torch.optim.AdamW(adamw_groups, betas=betas, eps=config.epsilon, foreach=True))
     return optimizers
+
+
+def _iter_rates(
+    parts: Mapping[str, Sequence[nn.Parameter]], rates: LearningRates, aggregators: set[nn.Parameter]
+) -> Iterator[tuple[str, float, list[nn.Parameter]]]:
+    """Every part that learns, its highest rate and its parameters.
+
+    The connector is cut in two only where its aggregators' rate differs: one group of both is one batch of matrices.
+    """
+    known: dict[str, float] = rates.model_dump()
+    for part, parameters in parts.items():
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if not trained:
+            continue
+        if part not in known:
+            raise ParamsError(f"no learning rate for the part {part!r}, learning_rates has {', '.join(known)}: add one")
+        special = aggregators.intersection(trained)
+        named = [(part, [parameter for parameter in trained if parameter not in special])]
+        named.append(("aggregators", [parameter for parameter in trained if parameter in special]))
+        for name, members in named:
+            if members and known[name] == 0:
+                raise ParamsError(f"learning_rates.{name} is 0 and the {name} is to be trained: give it a rate above 0")
+        if known[part] == known["aggregators"]:
+            named = [(part, trained)]
+        for name, members in named:
+            if members:
+                yield name, known[name], members
 
 
 def _kinds_of(model: nn.Module) -> dict[nn.Parameter, str]:

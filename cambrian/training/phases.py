@@ -19,23 +19,19 @@ from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import ParamsError
 from cambrian.models.weights import build_model, load_weights, read_stored, write_model
 from cambrian.runtime import generator_seed, logged_step
-from cambrian.training.checkpoints import TERMINATED, Checkpoints, Progress, Termination, fingerprint
-from cambrian.training.engine import LocalEngine
+from cambrian.training.checkpoints import Checkpoints, fingerprint
+from cambrian.training.engines import build_engine, check_processes
 from cambrian.training.features import FeatureCache
-from cambrian.training.loop import mean_final_loss, train
-from cambrian.training.optimizer import build_optimizers
-from cambrian.training.sampler import count_steps, iter_batches
+from cambrian.training.loop import mean_final_loss
+from cambrian.training.processes import LOCAL_RANK, join_processes
+from cambrian.training.resumable import train_resumably
 from cambrian.training.samples import Samples
-from cambrian.training.schedule import rate_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cambrian.interfaces import Batch
     from cambrian.models.config import ModelConfig
     from cambrian.models.multimodal import MultimodalModel
     from cambrian.runtime import RuntimeConfig
-    from cambrian.training.config import Recipe, RunRow
+    from cambrian.training.config import Recipe, RunRow, TrainingConfig
 
 _log = logging.getLogger("cambrian")
 
@@ -73,7 +69,14 @@ class Places:
     """Where the loss of every step goes (CSV), if anywhere."""
 
 
-def train_phase(phase: Phase, model_config: ModelConfig, recipe: Recipe, runtime: RuntimeConfig, at: Places) -> None:
+def train_phase(
+    phase: Phase,
+    model_config: ModelConfig,
+    recipe: Recipe,
+    runtime: RuntimeConfig,
+    training: TrainingConfig,
+    at: Places,
+) -> None:
     """Train a model's parts on a mix, and write them with the phase's metrics.
 
     A mix of no records writes the parts as they start: the adapter of a run without a first phase.
@@ -83,6 +86,8 @@ def train_phase(phase: Phase, model_config: ModelConfig, recipe: Recipe, runtime
         ArtifactError: something that the phase reads is missing, unfinished or of another model, or more records than
             the recipe allows cannot be used.
     """
+    processes = join_processes()
+    check_processes(training.engine, recipe, processes)
     device = use_device(runtime, generator_seed(phase.seed, phase.name))
     with logged_step(f"{phase.name}: read"):
         model = build_model(model_config, backbones=at.backbones, seed=phase.seed)
@@ -91,8 +96,24 @@ def train_phase(phase: Phase, model_config: ModelConfig, recipe: Recipe, runtime
         samples = _read_samples(phase, model, model_config, recipe, at)
     model.set_trainable(set(phase.trained))
     model.to(device).train()
-    checkpoints = _find_checkpoints(phase, model, model_config, recipe, at)
-    curve = _train(phase, model, samples, recipe, device, checkpoints)
+    checkpoints = _find_checkpoints(phase, model, model_config, recipe, training, at)
+    engine = build_engine(training.engine, model, recipe, processes=processes, device=device)
+    curve = train_resumably(engine, samples, recipe, checkpoints, what=phase.name, seed=phase.seed)
+    engine.finish()
+    if processes.is_main:
+        _write(phase, model, model_config, samples, curve, at)
+        checkpoints.remove()
+    processes.gather(None)  # nobody ends, and none of them starts again, before the output is there
+
+
+def _write(
+    phase: Phase,
+    model: MultimodalModel,
+    model_config: ModelConfig,
+    samples: Samples,
+    curve: list[tuple[int, float]],
+    at: Places,
+) -> None:
     metrics = {
         "records": len(samples),
         "steps": len(curve),
@@ -108,7 +129,6 @@ def train_phase(phase: Phase, model_config: ModelConfig, recipe: Recipe, runtime
     write_json(at.metrics, metrics)
     if at.curve is not None:
         write_curve(at.curve, curve)
-    checkpoints.remove()
     _log.info("%s: %s steps, final loss %s", phase.name, metrics["steps"], metrics["final_loss"])
 
 
@@ -140,8 +160,12 @@ def use_device(runtime: RuntimeConfig, seed: int) -> torch.device:
         ParamsError: the device is not there.
     """
     device = torch.device(runtime.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ParamsError(f"runtime.device: found {runtime.device!r}, and this machine shows torch no such device")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ParamsError(f"runtime.device: found {runtime.device!r}, and this machine shows torch no such device")
+        if LOCAL_RANK in os.environ:  # one device per process
+            device = torch.device("cuda", int(os.environ[LOCAL_RANK]))
+        torch.cuda.set_device(device)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's matrix products are not repeatable
     torch.set_num_threads(runtime.threads)
     # What torch.use_deterministic_algorithms does, without importing torch's compiler for its flag (1.2 s a process).
@@ -189,14 +213,19 @@ def _find_checkpoints(
     model: MultimodalModel,
     model_config: ModelConfig,
     recipe: Recipe,
+    training: TrainingConfig,
     at: Places,
 ) -> Checkpoints:
-    """The checkpoints of a phase with these inputs and this code; threads and device may change on the way."""
+    """The checkpoints of a phase with these inputs and this code.
+
+    Threads, device and number of processes may change on the way, and all of an engine but its kind.
+    """
     values = {
         "phase": {"name": phase.name, "trained": sorted(phase.trained), "images": phase.use_images, "seed": phase.seed},
         "model": model_config.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json", exclude={"checkpoints", "image_cache_mib"}),
         "backbones": model.backbone_hashes,
+        "engine": training.engine.kind,
     }
     folders = [at.data, at.pool, *([phase.initial] if phase.initial else [])]
     code = [path for room in _CODE for path in room.rglob("*.py")]
@@ -216,66 +245,13 @@ def _cache_features(phase: Phase, model: MultimodalModel, recipe: Recipe) -> Fea
     @torch.no_grad()
     def encode(pixels: list[torch.Tensor]) -> list[torch.Tensor]:
         encoded = zip(model.encoders, pixels, strict=True)
-        return [encoder(views.to(next(encoder.parameters()).device)) for encoder, views in encoded]
+        features = []
+        for encoder, views in encoded:
+            weights = next(encoder.parameters())
+            features.append(encoder(views.to(weights.device, weights.dtype)))
+        return features
 
     return FeatureCache(encode, max_mib=recipe.feature_cache_mib)
-
-
-def _train(
-    phase: Phase,
-    model: MultimodalModel,
-    samples: Samples,
-    recipe: Recipe,
-    device: torch.device,
-    checkpoints: Checkpoints,
-) -> list[tuple[int, float]]:
-    parts = model.parts()
-    engine = LocalEngine(
-        model,
-        {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad},
-        build_optimizers(model, parts, recipe.optimizer, recipe.learning_rates),
-        max_gradient_norm=recipe.optimizer.max_gradient_norm,
-        device=device,
-    )
-    progress = checkpoints.load_newest(engine) or Progress(0, [], samples.state())
-    num_steps = count_steps(len(samples), recipe.global_batch_size, recipe.epochs)
-    with Termination() as termination:
-
-        def save_where_due(num_done: int, curve: list[tuple[int, float]]) -> None:
-            if termination.is_requested or (checkpoints.is_due(num_done) and num_done < num_steps):
-                checkpoints.save(engine, Progress(num_done, curve, samples.state()))
-            if termination.is_requested:
-                _log.error("%s: terminated after step %d, which is saved: start again to go on", phase.name, num_done)
-                raise SystemExit(TERMINATED)
-
-        return train(
-            engine,
-            _iter_steps(samples, recipe, phase.seed, progress),
-            num_steps=num_steps,
-            rate_factor=lambda step: rate_factor(step, num_steps, recipe.warmup_ratio, recipe.schedule),
-            what=phase.name,
-            before=progress.curve,
-            first_step=progress.num_steps,
-            after_step=save_where_due,
-        )
-
-
-def _iter_steps(samples: Samples, recipe: Recipe, seed: int, progress: Progress) -> Iterator[list[Batch]]:
-    """The micro batches of every step that is not done yet.
-
-    Where features are kept, images are encoded again in the batches that they were first encoded in: a batch of
-    another size would round them differently.
-    """
-    for step, indices in enumerate(iter_batches(len(samples), recipe.global_batch_size, recipe.epochs, seed)):
-        is_done = step < progress.num_steps
-        if is_done and not samples.keeps_features:
-            continue
-        if step == progress.num_steps:
-            samples.load_state(progress.samples)
-        parts = range(0, len(indices), recipe.micro_batch_size)
-        batches = [samples.read_batch(indices[start : start + recipe.micro_batch_size]) for start in parts]
-        if not is_done:
-            yield [batch for batch in batches if batch is not None]
 
 
 def _round(loss: float | None) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 from cambrian.runtime import generator_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> list[int]:
@@ -30,3 +30,14 @@ def iter_batches(num_samples: int, batch_size: int, epochs: int, seed: int) -> I
 def count_steps(num_samples: int, batch_size: int, epochs: int) -> int:
     """How many batches `iter_batches` yields."""
     return epochs * -(-num_samples // batch_size)
+
+
+def deal(indices: Sequence[int], batch_size: int, *, rank: int, num_processes: int) -> list[Sequence[int]]:
+    """The batches of one process, where processes take turns at cutting a step into batches.
+
+    Every process has as many; the last may be empty.
+    """
+    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    num_rounds = -(-len(batches) // num_processes)
+    batches.extend([] for _ in range(num_rounds * num_processes - len(batches)))
+    return batches[rank::num_processes]

@@ -100,6 +100,7 @@ class Samples:
         self._encoded: dict[int, Encoded] = {}
         self.unusable: dict[str, str] = {}
         """Why each record that was left out was: its id to the reason's short name."""
+        self._news: dict[str, str] = {}
         self._truncated: set[int] = set()
         self.num_samples = 0
         """Conversations that batches were made of, over all epochs."""
@@ -128,10 +129,31 @@ class Samples:
             "unusable": self.unusable,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on counting from what `state` returned."""
-        self.num_samples, self.num_tokens = state["num_samples"], state["num_tokens"]
+    def load_state(self, state: dict[str, Any], *, is_counting: bool) -> None:
+        """Go on from what `state` returned; of many processes one goes on counting, the others begin at 0."""
+        self.num_samples = state["num_samples"] if is_counting else 0
+        self.num_tokens = state["num_tokens"] if is_counting else 0
         self._truncated, self.unusable = set(state["truncated"]), dict(state["unusable"])
+        self._news.clear()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether records were left out that other processes do not know of."""
+        return bool(self._news)
+
+    def take_news(self) -> dict[str, str]:
+        """Those records and their reasons; they are news no longer."""
+        news, self._news = self._news, {}
+        return news
+
+    def leave_out(self, unusable: dict[str, str]) -> None:
+        """Leave out what another process found.
+
+        Raises:
+            ArtifactError: they are more than the limit, all processes together.
+        """
+        self.unusable.update(unusable)
+        self._check_limit("found by several processes")
 
     def read_batch(self, indices: Sequence[int]) -> Batch | None:
         """One batch of these records; None when none of them can be used.
@@ -202,10 +224,27 @@ class Samples:
 
     def _leave_out(self, index: int, error: RecordError) -> None:
         self.unusable[self._records[index].id] = error.reason
+        self._news[self._records[index].id] = error.reason
+        self._check_limit(str(error))
+
+    def _check_limit(self, last: str) -> None:
         if len(self.unusable) > self._max_unusable_share * len(self._records):
             named = [f"{record_id} ({reason})" for record_id, reason in self.unusable.items()][:_NUM_NAMED_RECORDS]
             raise ArtifactError(
                 f"{len(self.unusable)} of {len(self._records)} records cannot be used, max_unusable_share allows "
-                f"{self._max_unusable_share:.1%}: {', '.join(named)}; the last: {error}. Mend the data's cleaning, or "
+                f"{self._max_unusable_share:.1%}: {', '.join(named)}; the last: {last}. Mend the data's cleaning, or "
                 "raise the limit"
-            ) from error
+            )
+
+
+def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What several processes counted, as one would have."""
+    unusable: dict[str, str] = {}
+    for state in states:
+        unusable.update(state["unusable"])
+    return {
+        "num_samples": sum(state["num_samples"] for state in states),
+        "num_tokens": sum(state["num_tokens"] for state in states),
+        "truncated": sorted({index for state in states for index in state["truncated"]}),
+        "unusable": unusable,
+    }

@@ -88,7 +88,7 @@ def test_a_second_project_gives_the_same_bytes(project: Project, tmp_path: Path)
 def test_one_runs_learning_rate_reruns_that_run_alone(project: Project) -> None:
     def add_recipe(scale: dict[str, Any]) -> None:
         scale["recipes"]["slow"] = scale["recipes"]["study"] | {
-            "learning_rates": {"connector": 0.001, "llm": 0.001, "encoders": 0.001}
+            "learning_rates": {"connector": 0.001, "aggregators": 0.001, "llm": 0.001, "encoders": 0.001}
         }
 
     project.edit("scales/mini.yaml", add_recipe)

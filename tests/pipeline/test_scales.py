@@ -21,7 +21,7 @@ from cambrian.params import parse_block, read_yaml
 from cambrian.release.encoders import read_encoder_rows
 from cambrian.report.config import ReportConfig
 from cambrian.runtime import RuntimeConfig
-from cambrian.training.config import ConnectorMeaning, LLMMeaning, Recipe
+from cambrian.training.config import ConnectorMeaning, LLMMeaning, Recipe, TrainingConfig
 from tests.pipeline.imports import ROOT
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ SCALES = {path.stem: read_yaml(path) for path in sorted((ROOT / "scales").glob("
 
 BLOCKS: dict[str, type[pydantic.BaseModel]] = {
     "runtime": RuntimeConfig,
+    "training": TrainingConfig,
     "cleaning": CleaningConfig,
     "partitions": PartitionsConfig,
     "format_prompts": FormatPromptsConfig,

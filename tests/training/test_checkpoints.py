@@ -49,7 +49,7 @@ def train(world: Path, name: str, **changes: Any) -> dict[str, str]:
     output = Path(name)
     recipe = parse_block(Recipe, {**tiny.RECIPE, "epochs": 3, **changes}, where="recipe")
     at = Places(world / "backbones", world / "mix", world / "pool", output, Path(f"{name}.json"), Path(f"{name}.csv"))
-    train_phase(PHASE, tiny.MODEL, recipe, RuntimeConfig(device="cpu", threads=1), at)
+    train_phase(PHASE, tiny.MODEL, recipe, RuntimeConfig(device="cpu", threads=1), tiny.TRAINING, at)
     files = [*sorted(output.iterdir()), at.metrics, Path(f"{name}.csv")]
     return {path.name.replace(name, ""): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

@@ -15,7 +15,7 @@ from tests.training.tiny import RECIPE
 
 MUON = parse_block(MuonAdamWConfig, {**RECIPE["optimizer"], "weight_decay": 0.1}, where="optimizer")
 ADAMW = AdamWConfig(kind="adamw", beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, max_gradient_norm=1.0)
-RATES = LearningRates(connector=0.01, llm=0.02, encoders=0.0)
+RATES = LearningRates(connector=0.01, aggregators=0.01, llm=0.02, encoders=0.0)
 
 
 class Net(nn.Module):
@@ -52,7 +52,7 @@ def describe(
 def test_hidden_matrices_go_to_muon_and_everything_else_to_adamw_at_its_ratio() -> None:
     net = Net()
     net.encoder.requires_grad_(False)
-    assert describe(build_optimizers(net, net.parts(), MUON, RATES)) == {
+    assert describe(build_optimizers(net, net.parts(), MUON, RATES, aggregators=[])) == {
         "connector/hidden": ("Muon", 0.01, 0.1, [(6, 4)]),
         "connector/plain": ("AdamW", 0.005, 0.0, [(6,), (6,), (6,), (3, 6)]),
         "llm/weights": ("AdamW", 0.01, 0.1, [(5, 6)]),
@@ -62,8 +62,8 @@ def test_hidden_matrices_go_to_muon_and_everything_else_to_adamw_at_its_ratio() 
 
 def test_adamw_alone_takes_all_at_the_parts_rates() -> None:
     net = Net()
-    rates = LearningRates(connector=0.01, llm=0.02, encoders=0.03)
-    groups = describe(build_optimizers(net, net.parts(), ADAMW, rates))
+    rates = LearningRates(connector=0.01, aggregators=0.01, llm=0.02, encoders=0.03)
+    groups = describe(build_optimizers(net, net.parts(), ADAMW, rates, aggregators=[]))
     assert {kind for kind, *_ in groups.values()} == {"AdamW"}
     assert groups["encoders/weights"] == ("AdamW", 0.03, 0.1, [(4, 3, 2, 2)])
     assert groups["connector/hidden"][1:3] == (0.01, 0.1)
@@ -73,7 +73,7 @@ def test_an_embedding_that_is_also_the_head_is_an_embedding() -> None:
     net = Net()
     net.llm["lm_head"].weight = net.llm["embed"].weight
     net.encoder.requires_grad_(False)
-    groups = describe(build_optimizers(net, net.parts(), MUON, RATES))
+    groups = describe(build_optimizers(net, net.parts(), MUON, RATES, aggregators=[]))
     assert "llm/weights" not in groups
     assert groups["llm/plain"][3] == [(5, 6)]
 
@@ -81,8 +81,8 @@ def test_an_embedding_that_is_also_the_head_is_an_embedding() -> None:
 def test_each_trained_parameter_is_in_exactly_one_group_and_no_other_is() -> None:
     net = Net()
     net.llm.requires_grad_(False)
-    rates = LearningRates(connector=0.01, llm=0.0, encoders=0.01)
-    optimizers = build_optimizers(net, net.parts(), MUON, rates)
+    rates = LearningRates(connector=0.01, aggregators=0.01, llm=0.0, encoders=0.01)
+    optimizers = build_optimizers(net, net.parts(), MUON, rates, aggregators=[])
     grouped = [
         parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]
     ]
@@ -94,7 +94,7 @@ def test_each_trained_parameter_is_in_exactly_one_group_and_no_other_is() -> Non
 def test_a_trained_part_needs_a_rate() -> None:
     net = Net()
     with pytest.raises(ParamsError, match=r"learning_rates\.encoders is 0 and the encoders is to be trained"):
-        build_optimizers(net, net.parts(), MUON, RATES)
+        build_optimizers(net, net.parts(), MUON, RATES, aggregators=[])
 
 
 @pytest.mark.parametrize("scale", ["original", "match_rms_adamw"])

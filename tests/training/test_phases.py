@@ -82,20 +82,29 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def test_two_trainings_are_byte_identical(world: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(), RUNTIME, places(world, tmp_path / name))
+        train_phase(
+            phase("connector", "llm"), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, places(world, tmp_path / name)
+        )
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
     assert len(hashes(tmp_path / "one")) == 5
 
 
 def test_another_seed_trains_another_model(world: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
-        train_phase(phase("connector", seed=seed), tiny.MODEL, recipe(), RUNTIME, places(world, tmp_path / str(seed)))
+        train_phase(
+            phase("connector", seed=seed),
+            tiny.MODEL,
+            recipe(),
+            RUNTIME,
+            tiny.TRAINING,
+            places(world, tmp_path / str(seed)),
+        )
     assert hashes(tmp_path / "0" / "model") != hashes(tmp_path / "1" / "model")
 
 
 def test_the_metrics_count_what_was_trained_on(world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    train_phase(phase("connector", "llm"), tiny.MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector", "llm"), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, at)
     metrics = json.loads(at.metrics.read_text())
     curve = at.curve.read_text().splitlines() if at.curve else []
     # Nine positions of an image in three of four records; two questions and their answers, 5 + 2 and 1 + 4 words, in
@@ -110,8 +119,10 @@ def test_the_metrics_count_what_was_trained_on(world: Path, tmp_path: Path) -> N
 
 def test_training_lowers_the_loss(world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    rates = {"connector": 0.02, "llm": 0.02, "encoders": 0.0}
-    train_phase(phase("connector", "llm"), tiny.MODEL, recipe(epochs=60, learning_rates=rates), RUNTIME, at)
+    rates = {"connector": 0.02, "aggregators": 0.02, "llm": 0.02, "encoders": 0.0}
+    train_phase(
+        phase("connector", "llm"), tiny.MODEL, recipe(epochs=60, learning_rates=rates), RUNTIME, tiny.TRAINING, at
+    )
     assert at.curve is not None
     losses = [float(line.split(",")[1]) for line in at.curve.read_text().splitlines()[1:]]
     assert losses[-1] < 0.3 * losses[0]
@@ -122,7 +133,7 @@ def test_training_lowers_the_loss(world: Path, tmp_path: Path) -> None:
 )
 def test_only_the_trained_parts_move_and_only_they_are_written(trained: set[str], world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    train_phase(phase(*trained), tiny.MODEL, recipe(), RUNTIME, at)
+    train_phase(phase(*trained), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, at)
     written = read_tensors(at.output / "model.safetensors")
     fresh = build_model(tiny.MODEL, backbones=world / "backbones", seed=0).state_dict()
     modules = {"connector": {"connector", "layout"}, "llm": {"llm"}, "encoders": {"encoders"}}
@@ -132,12 +143,14 @@ def test_only_the_trained_parts_move_and_only_they_are_written(trained: set[str]
 
 
 def test_a_run_starts_from_its_adapter(world: Path, tmp_path: Path) -> None:
-    train_phase(phase("connector", seed=5), tiny.MODEL, recipe(), RUNTIME, places(world, tmp_path / "adapter"))
+    train_phase(
+        phase("connector", seed=5), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, places(world, tmp_path / "adapter")
+    )
     adapter = tmp_path / "adapter" / "model"
     empty = tmp_path / "empty"
     tiny.write_data(empty, [])
     at = places(world, tmp_path / "run", data=empty / "mix")
-    train_phase(phase("connector", "llm", initial=adapter), tiny.MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector", "llm", initial=adapter), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, at)
     run, start = read_tensors(at.output / "model.safetensors"), read_tensors(adapter / "model.safetensors")
     assert len(start) > 4
     assert all(torch.equal(run[name], start[name]) for name in start)
@@ -146,7 +159,7 @@ def test_a_run_starts_from_its_adapter(world: Path, tmp_path: Path) -> None:
 def test_a_mix_of_no_records_writes_the_connector_as_it_starts(world: Path, tmp_path: Path) -> None:
     tiny.write_data(tmp_path / "empty", [])
     at = places(world, tmp_path, data=tmp_path / "empty" / "mix")
-    train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, at)
     written = read_tensors(at.output / "model.safetensors")
     fresh = build_model(tiny.MODEL, backbones=world / "backbones", seed=0).state_dict()
     assert all(torch.equal(written[name], fresh[name]) for name in written)
@@ -156,7 +169,7 @@ def test_a_mix_of_no_records_writes_the_connector_as_it_starts(world: Path, tmp_
 
 def test_a_blind_run_leaves_the_connector_as_it_was(world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    train_phase(phase("connector", "llm", use_images=False), tiny.MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector", "llm", use_images=False), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, at)
     written = read_tensors(at.output / "model.safetensors")
     fresh = build_model(tiny.MODEL, backbones=world / "backbones", seed=0).state_dict()
     moved = {name.split(".")[0] for name in written if not torch.equal(written[name], fresh[name])}
@@ -193,7 +206,7 @@ def test_padding_never_reaches_the_loss(world: Path) -> None:
 def test_unusable_records_stand_in_the_metrics_by_name(world: Path, tmp_path: Path) -> None:
     tiny.write_data(tmp_path / "data", tiny.make_records(12), broken=["r4"])
     at = places(world, tmp_path, data=tmp_path / "data" / "mix", pool=tmp_path / "data" / "pool")
-    train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, at)
+    train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, at)
     metrics = json.loads(at.metrics.read_text())
     assert (metrics["unusable"], metrics["unusable_records"]) == ({"r4": "undecodable-image"}, 1)
     assert (metrics["records"], metrics["samples"]) == (12, 22)
@@ -203,16 +216,16 @@ def test_more_unusable_records_than_allowed_leave_no_output(world: Path, tmp_pat
     tiny.write_data(tmp_path / "data", tiny.make_records(12), broken=["r0", "r1", "r4"])
     at = places(world, tmp_path, data=tmp_path / "data" / "mix", pool=tmp_path / "data" / "pool")
     with pytest.raises(ArtifactError, match="3 of 12 records cannot be used"):
-        train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, at)
+        train_phase(phase("connector"), tiny.MODEL, recipe(), RUNTIME, tiny.TRAINING, at)
     assert not at.output.exists()
     assert not at.metrics.exists()
 
 
 def test_a_rate_at_which_training_diverges_names_the_batch_and_leaves_no_output(world: Path, tmp_path: Path) -> None:
     at = places(world, tmp_path)
-    rates = {"connector": 1e30, "llm": 1e30, "encoders": 1.0}
+    rates = {"connector": 1e30, "aggregators": 1e30, "llm": 1e30, "encoders": 1.0}
     with pytest.raises(ParamsError, match=r"is (nan|inf) at step \d, records r\d+, "):
-        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(learning_rates=rates), RUNTIME, at)
+        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(learning_rates=rates), RUNTIME, tiny.TRAINING, at)
     assert not at.output.exists()
 
 
@@ -226,7 +239,7 @@ def test_a_rate_at_which_training_diverges_names_the_batch_and_leaves_no_output(
 def test_a_run_whose_adapter_is_of_another_model_is_refused(
     change: dict[str, Any], message: str, world: Path, tmp_path: Path
 ) -> None:
-    train_phase(phase("connector"), tiny.MODEL, recipe(epochs=1), RUNTIME, places(world, tmp_path))
+    train_phase(phase("connector"), tiny.MODEL, recipe(epochs=1), RUNTIME, tiny.TRAINING, places(world, tmp_path))
     assert check_adapter(tmp_path / "model", "x", ROW, "turns") == tiny.MODEL
     with pytest.raises(ParamsError, match=message):
         check_adapter(tmp_path / "model", "x", ROW.model_copy(update=change), "turns")
@@ -307,7 +320,7 @@ def test_a_stage_that_is_stopped_in_the_middle_leaves_nothing(
 def test_features_that_are_kept_train_the_same_model(world: Path, tmp_path: Path) -> None:
     for size in (0, 1):
         at = places(world, tmp_path / str(size))
-        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
+        train_phase(phase("connector", "llm"), tiny.MODEL, recipe(feature_cache_mib=size), RUNTIME, tiny.TRAINING, at)
     losses = [
         [float(line.split(",")[1]) for line in (tmp_path / str(size) / "loss.csv").read_text().splitlines()[1:]]
         for size in (0, 1)
@@ -318,5 +331,12 @@ def test_features_that_are_kept_train_the_same_model(world: Path, tmp_path: Path
 def test_an_encoder_that_learns_is_asked_anew_at_every_step(world: Path, tmp_path: Path) -> None:
     for size in (0, 1):
         at = places(world, tmp_path / str(size))
-        train_phase(phase("connector", "llm", "encoders"), tiny.MODEL, recipe(feature_cache_mib=size), RUNTIME, at)
+        train_phase(
+            phase("connector", "llm", "encoders"),
+            tiny.MODEL,
+            recipe(feature_cache_mib=size),
+            RUNTIME,
+            tiny.TRAINING,
+            at,
+        )
     assert hashes(tmp_path / "0" / "model") == hashes(tmp_path / "1" / "model")

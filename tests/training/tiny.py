@@ -22,7 +22,7 @@ from cambrian.models.encoders import EncoderSpec, FeaturesConfig, ImageConfig, w
 from cambrian.models.tensor_files import write_tensors
 from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import parse_block
-from cambrian.training.config import ConnectorMeaning
+from cambrian.training.config import ConnectorMeaning, TrainingConfig
 from tests.pipeline.imports import ROOT
 
 if TYPE_CHECKING:
@@ -61,12 +61,15 @@ RECIPE: dict[str, Any] = {
         "weight_decay": 0.0,
         "max_gradient_norm": 1.0,
     },
-    "learning_rates": {"connector": 0.005, "llm": 0.005, "encoders": 0.001},
+    "learning_rates": {"connector": 0.005, "aggregators": 0.005, "llm": 0.005, "encoders": 0.001},
+    "rates_for_batch_size": 4,
     "max_unusable_share": 0.2,
     "image_cache_mib": 1,
     "feature_cache_mib": 1,
     "checkpoints": {"folder": "checkpoints", "every_steps": 2, "num_kept": 2},
 }
+LOCAL: dict[str, Any] = {"launch": ["python", "-m"], "engine": {"kind": "local", "recompute_activations": False}}
+TRAINING = parse_block(TrainingConfig, LOCAL, where="training")
 
 
 def write_tokenizer(folder: Path, tokens: Sequence[str] = TOKENS) -> None:
@@ -171,6 +174,7 @@ def write_params(folder: Path, **recipe: Any) -> None:
     }
     meanings = {
         "runtime": {"device": "cpu", "threads": 1},
+        "training": LOCAL,
         "llms": {"tongue": {"template": "turns"}},
         "connectors": {"mlp": CONNECTOR},
         "recipes": {"tune": {**RECIPE, **recipe}},
