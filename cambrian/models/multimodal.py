@@ -99,7 +99,7 @@ class MultimodalModel(nn.Module):
 
     def recompute_activations(self) -> None:
         """Keep only the input of each LLM layer for the backward pass, and compute the rest again there."""
-        self.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.llm.activation_checkpointing_enable({"use_reentrant": False})
 
     def train(self, mode: bool = True) -> "MultimodalModel":
         """Switch to training; frozen encoders stay as they are at evaluation."""

@@ -114,9 +114,11 @@ class Rehearsal:
             plan=plan,
             model=facts,
             trained={part: sum(p.numel() for p in members if p.requires_grad) for part, members in parts.items()},
-            groups=_list_groups(build_optimizers(
-                model, parts, recipe.optimizer, recipe.highest_rates, aggregators=model.aggregator_parameters()
-            )),
+            groups=_list_groups(
+                build_optimizers(
+                    model, parts, recipe.optimizer, recipe.highest_rates, aggregators=model.aggregator_parameters()
+                )
+            ),
             steps=count_steps(plan.num_records, recipe.global_batch_size, recipe.epochs),
             amount=amount,
             encoders=self._cost_of_encoders(plan.model, learns=learns)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from cambrian.interfaces import IGNORE_LABEL, Batch, ImageBatch, ParamsError
+from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, Batch, ImageBatch, ParamsError
 from cambrian.training.engine import move_batch
 from cambrian.training.sharded_state import ShardedState, read_state, write_state
 
@@ -80,7 +81,7 @@ class DeepSpeedEngine:
         """The mean loss over the batch's labelled positions; of a batch of one padding token where there is none."""
         batch = batch or _stand_in()
         if batch.images is None:
-            batch.images = self._no_images()
+            batch = self._add_blank_image(batch)
         if self._config.zero_stage == 3:
             _hold(self._whole)
         loss: Tensor = self._engine(move_batch(batch, self._device, self._dtype))
@@ -121,17 +122,28 @@ class DeepSpeedEngine:
             whole = self._state.weights(name).reshape(_shape(parameter))
             parameter.data = whole.cpu() if self.processes.is_main else whole.new_empty(0)
 
-    def _no_images(self) -> ImageBatch:
-        """A batch of zero images: every process runs every module that learns, as the others wait for it to do.
+    def _add_blank_image(self, batch: Batch) -> Batch:
+        """Add a sample of one blank image and no label to a batch without images.
 
-        What is computed is empty, its gradients are zeros, and frozen encoders are not run.
+        So every process runs every module that learns, as the others wait for it to do. The sample's gradients are
+        zeros; frozen encoders are not run for it.
         """
-        sizes = torch.zeros(0, 2, dtype=torch.long)
+        num_positions = self._model.num_image_positions
+        length = max(batch.input_ids.shape[1], num_positions)
+        more = (0, length - batch.input_ids.shape[1], 0, 1)
+        ids = F.pad(batch.input_ids, more)
+        ids[-1, :num_positions] = IMAGE_TOKEN_ID
+        mask = F.pad(batch.attention_mask, more)
+        mask[-1, :num_positions] = True
+        return Batch(ids, F.pad(batch.labels, more, value=IGNORE_LABEL), mask, self._blank_image(), batch.record_ids)
+
+    def _blank_image(self) -> ImageBatch:
+        sizes = torch.ones(1, 2, dtype=torch.long)
         if "encoders" in dict(self._engine.module.named_children()):
             sides = [spec.side for spec in self._model.image_specs]
-            return ImageBatch([torch.zeros(0, 3, side, side) for side in sides], sizes)
+            return ImageBatch([torch.zeros(1, 3, side, side) for side in sides], sizes)
         shapes = [(int(encoder.channels), int(encoder.grid)) for encoder in self._model.encoders]  # type: ignore[arg-type]
-        return ImageBatch([], sizes, [torch.zeros(0, channels, grid, grid) for channels, grid in shapes])
+        return ImageBatch([], sizes, [torch.zeros(1, channels, grid, grid) for channels, grid in shapes])
 
 
 def deepspeed_config(

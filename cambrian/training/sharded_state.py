@@ -39,7 +39,8 @@ class ShardedState:
         self._zero_stage = zero_stage
         self._processes = processes
         # DeepSpeed would make the moments at the first step, and link to parameters those of the first group only.
-        self._make_moments(0.0)
+        self._inner = optimizer if zero_stage == 0 else optimizer.optimizer
+        self._make_moments()
 
     def weights(self, name: str) -> Tensor:
         """The float32 weights of one parameter, whole."""
@@ -64,12 +65,14 @@ class ShardedState:
                 if is_mine:
                     share[f"{kind}/{name}"] = whole.to("cpu", torch.float32, copy=True)
         if self._processes.is_main:
-            share[_STEP] = torch.tensor(float(next(iter(self._optimizer.state.values()))["step"]))
+            share[_STEP] = torch.tensor(float(self._inner.state[self._held()[0]][_STEP]))
         return share
 
     def put(self, read: Callable[[str], Tensor]) -> None:
         """Go on from a checkpoint, of which `read` returns one tensor by its name in the file."""
-        self._make_moments(read(_STEP).item())
+        step = int(read(_STEP).item())
+        for flat in self._held():
+            self._inner.state[flat][_STEP] = self._count(step)
         put = {0: self._put_whole, 1: self._put_fragment, 2: self._put_fragment, 3: self._put_partition}
         for name, parameter in self._parameters.items():
             for kind in (_WEIGHTS, *_MOMENTS):
@@ -89,21 +92,25 @@ class ShardedState:
         whole: Tensor = safe_get_full_optimizer_state(parameter, kind)
         return whole
 
-    def _make_moments(self, step: float) -> None:
-        """Give the optimizer the state that it would otherwise make at its first step, after so many steps."""
-        inner = self._optimizer if self._zero_stage == 0 else self._optimizer.optimizer
-        if self._zero_stage == 0:
-            flats = list(self._parameters.values())
-        elif self._zero_stage == 3:
-            flats = list(self._optimizer.fp32_partitioned_groups_flat)
-        else:
-            flats = list(self._optimizer.single_partition_of_fp32_groups)
-        is_torch = isinstance(inner, torch.optim.AdamW)
-        for flat in flats:
+    def _make_moments(self) -> None:
+        """Give the optimizer the state that it would otherwise make at its first step."""
+        for flat in self._held():
             moments = {kind: torch.zeros_like(flat.detach()) for kind in _MOMENTS}
-            inner.state[flat] = {"step": torch.tensor(step) if is_torch else int(step), **moments}
+            self._inner.state[flat] = {_STEP: self._count(0), **moments}
         if self._zero_stage in (1, 2):
             self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _held(self) -> list[Tensor]:
+        """The tensors that the inner optimizer moves."""
+        if self._zero_stage == 0:
+            return list(self._parameters.values())
+        if self._zero_stage == 3:
+            return list(self._optimizer.fp32_partitioned_groups_flat)
+        return list(self._optimizer.single_partition_of_fp32_groups)
+
+    def _count(self, step: int) -> Tensor | int:
+        """A number of steps as the inner optimizer keeps it."""
+        return torch.tensor(float(step)) if isinstance(self._inner, torch.optim.AdamW) else step
 
     def _put_whole(self, parameter: nn.Parameter, kind: str, whole: Tensor) -> None:
         target = parameter.data if kind == _WEIGHTS else self._optimizer.state[parameter][kind]
