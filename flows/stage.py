@@ -55,7 +55,7 @@ def run_stage(address: str, *, force: bool) -> int:
             repository.close()
     except KeyboardInterrupt:
         return 130
-    except (DvcException, LockError, SourceChangedError) as error:
+    except (DvcException, LockError, SourceChangedError, OSError) as error:
         cause = f": {error.__cause__}" if error.__cause__ is not None else ""
         _log.error("%s: %s%s", address, error, cause)
         return 1
@@ -80,10 +80,11 @@ def bring_up_to_date(repository: Repo, address: str, *, force: bool) -> None:
                     f"{', '.join(changed)} changed while the stage ran, so what it made belongs to neither version; "
                     "nothing was recorded. Run it again"
                 )
-            # what Stage.run does where it is not told `no_commit`, which is to come after the check
+            # what Stage.run does where it is not told `no_commit`, which is to come after the check; outputs first, so
+            # that a full disk leaves no run-cache entry without them
+            stage.commit()
             if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
                 repository.stage_cache.save(stage)
-            stage.commit()
             stage.dump(update_pipeline=False)
         mark_finished(repository.tmp_dir, address)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from flows.stage import run_stage
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, DemoProject, stage
 from tests.flows.test_reproduce import CLEAN, find_left, read_states, run, start_command, wait_for, wait_for_child
 
@@ -299,6 +301,42 @@ def test_gpus_are_free_after_a_run_was_killed(
     command.wait()
     make_quick(project)
     assert run(gpus=["0"]).is_completed()
+
+
+def test_a_stage_that_fills_the_disk_fails_and_the_next_run_goes_on(project: DemoProject) -> None:
+    project.write(
+        {
+            "before": stage("echo 1 > before.txt", out="before.txt"),
+            "full": stage("touch out.txt; cp before.txt /dev/full", deps=["before.txt"], out="out.txt"),
+        }
+    )
+    state = run()
+    assert str(state.message).startswith("full failed")
+    project.list_ran()
+    project.write(
+        {
+            "before": stage("echo 1 > before.txt", out="before.txt"),
+            "full": stage("cp before.txt out.txt", deps=["before.txt"], out="out.txt"),
+        }
+    )
+    assert run().is_completed()
+    assert project.list_ran() == ["full"]
+    assert project.dvc("status") == CLEAN
+
+
+def test_a_disk_that_is_full_when_outputs_are_kept_records_nothing(
+    diamond: DemoProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dvc.stage.Stage.commit", fill)
+        assert run_stage("collect", force=False) == 1
+    assert not (diamond.root / "dvc.lock").exists()
+    assert not (diamond.root / ".dvc/cache/runs").exists()
+    assert run_stage("collect", force=False) == 0
+    assert diamond.list_ran() == ["collect", "collect"]
 
 
 def test_dvc_lock_and_the_list_of_locks_are_never_half_written(diamond: DemoProject) -> None:
