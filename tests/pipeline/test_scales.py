@@ -8,6 +8,7 @@ import pytest
 
 from cambrian.backbones.config import BackboneConfig, PublishedEncoder
 from cambrian.data.benchmark_sets import BenchmarksBlock
+from cambrian.data.card import CardConfig
 from cambrian.data.cleaning import CleaningConfig
 from cambrian.data.engine.config import EngineConfig
 from cambrian.data.expectations import ValidationConfig
@@ -35,6 +36,7 @@ BLOCKS: dict[str, type[pydantic.BaseModel]] = {
     "training": TrainingConfig,
     "cleaning": CleaningConfig,
     "partitions": PartitionsConfig,
+    "card": CardConfig,
     "format_prompts": FormatPromptsConfig,
     "validation": ValidationConfig,
     "evaluation": EvaluationConfig,
