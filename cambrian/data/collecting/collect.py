@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cambrian.artifacts import read_json, write_json
 from cambrian.data.collecting.converting import RECORDS_NAME, Outcome, convert_unit, read_outcome, refuse
-from cambrian.data.collecting.fetching import ChecksumError, TooLargeError, Wanted, fetch_ahead
+from cambrian.data.collecting.fetching import ChecksumError, TooLargeError, Wanted, ask_patiently, fetch_ahead
 from cambrian.data.collecting.readers import GoneError, UnansweredError, list_files
 from cambrian.data.collecting.units import Unit, plan_units
 from cambrian.data.ledger import Dropped, Ledger, write_dropped
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cambrian.data.collecting.config import CollectedPool, Origin, Policy
     from cambrian.data.collecting.fetching import FetchedFile
+    from cambrian.data.collecting.readers import RemoteFile
 
 FILES_NAME = "files.json"
 LEDGER_NAME = "ledger.json"
@@ -86,7 +87,7 @@ def _plan(collection: _Collection, origins: Mapping[str, Origin]) -> list[Unit]:
     units: list[Unit] = []
     for name, origin in origins.items():
         try:
-            files = list_files(origin.place, collection.config.limits, hub_endpoint=collection.config.hub_endpoint)
+            files = _list_patiently(origin, collection.config)
         except (GoneError, UnansweredError) as error:
             _lose(collection, name, "(all files)", error, origin.when_gone, f"{name}: when_gone")
             continue
@@ -95,6 +96,11 @@ def _plan(collection: _Collection, origins: Mapping[str, Origin]) -> list[Unit]:
             _lose(collection, name, "(a pattern)", fault, origin.when_gone, f"{name}: when_gone")
         units += found
     return units
+
+
+def _list_patiently(origin: Origin, config: CollectedPool) -> list[RemoteFile]:
+    endpoint = config.hub_endpoint or os.environ.get("HF_ENDPOINT")
+    return ask_patiently(lambda: list_files(origin.place, config.limits, hub_endpoint=endpoint), config.limits)
 
 
 def _lose(collection: _Collection, origin: str, what: str, error: Exception, policy: Policy, name: str) -> None:

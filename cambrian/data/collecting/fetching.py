@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import shutil
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cambrian.artifacts import read_json, write_json
 from cambrian.data.collecting.readers import NoSuchRangeError, UnansweredError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cambrian.data.collecting.config import Limits
     from cambrian.data.collecting.readers import RemoteFile
 
-_CHUNK_BYTES = 1 << 20
+T = TypeVar("T")
+
 _log = logging.getLogger("cambrian")
 
 
@@ -88,18 +91,27 @@ def fetch_file(file: RemoteFile, folder: Path, limits: Limits, *, sha256: str | 
 
 def _fetch_part(file: RemoteFile, part: Path, limits: Limits) -> None:
     """Go on until the whole file is there."""
+    ask_patiently(lambda: _read_on(file, part, limits), limits)
+
+
+def ask_patiently(ask: Callable[[], T], limits: Limits) -> T:
+    """Ask again while there is no answer, after what the server says or twice as long each time.
+
+    Raises:
+        UnansweredError: there was none within `limits.num_attempts`.
+    """
     wait_s = limits.retry_wait_s
-    for attempt in range(1, limits.num_attempts + 1):
+    for attempt in itertools.count(1):
         try:
-            _read_on(file, part, limits)
-            return
+            return ask()
         except UnansweredError as error:
             if attempt == limits.num_attempts:
                 raise UnansweredError(f"{error}, after {attempt} attempts") from error
             pause_s = max(wait_s, error.retry_after_s or 0.0)
             _log.warning("%s; trying again in %.1f s (%d of %d)", error, pause_s, attempt, limits.num_attempts)
-            threading.Event().wait(pause_s)
+            time.sleep(pause_s)
             wait_s *= 2
+    raise AssertionError("the attempts have an end")
 
 
 def _read_on(file: RemoteFile, part: Path, limits: Limits) -> None:

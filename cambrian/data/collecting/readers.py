@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 from urllib.parse import unquote, urlsplit
 
 from cambrian.data.collecting.config import FolderPlace, HttpPlace, HubPlace, S3Place, UnknownPlace
+from cambrian.interfaces import ParamsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
+
+    import httpx2
 
     from cambrian.data.collecting.config import Limits, Place
 
@@ -77,6 +82,7 @@ def list_files(place: Place, limits: Limits, *, hub_endpoint: str | None) -> lis
     Raises:
         GoneError: the place is not there.
         UnansweredError: it does not answer.
+        ParamsError: two addresses end in the same name.
     """
     match place:
         case HubPlace():
@@ -91,6 +97,9 @@ def list_files(place: Place, limits: Limits, *, hub_endpoint: str | None) -> lis
             raise GoneError(f"where it is, is not known: {place.reason}")
         case _:
             assert_never(place)
+    names = Counter(file.name for file in found)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ParamsError(f"two of an origin's addresses end in {twice[0]!r}: give each an origin of its own")
     return sorted(found, key=lambda file: file.name)
 
 
@@ -137,13 +146,14 @@ def http_opener(url: str, limits: Limits, headers: Mapping[str, str]) -> Opener:
     import httpx2
 
     timeout = httpx2.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s)
+    client = _http_client()
 
     @contextmanager
     def open_at(start: int) -> Iterator[Opened]:
         # A packed transfer would have other bytes than the file, and no ranges.
         wanted = {**headers, "Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         try:
-            with httpx2.stream("GET", url, headers=wanted, timeout=timeout, follow_redirects=True) as response:
+            with client.stream("GET", url, headers=wanted, timeout=timeout, follow_redirects=True) as response:
                 _check_status(url, response.status_code, response.headers)
                 begins = start if response.status_code == httpx2.codes.PARTIAL_CONTENT else 0
                 yield Opened(begins, response.headers.get("etag", ""), response.iter_raw())
@@ -153,6 +163,14 @@ def http_opener(url: str, limits: Limits, headers: Mapping[str, str]) -> Opener:
             raise UnansweredError(f"{url}: {type(error).__name__} {error}") from error
 
     return open_at
+
+
+@cache
+def _http_client() -> httpx2.Client:
+    """One for the process: reading the certificates takes longer than a small file. Threads may share it."""
+    import httpx2
+
+    return httpx2.Client()
 
 
 def _check_status(url: str, status: int, headers: Mapping[str, str]) -> None:

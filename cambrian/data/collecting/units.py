@@ -71,6 +71,7 @@ def plan_units(origin_name: str, origin: Origin, files: Sequence[RemoteFile]) ->
         gone += [GoneError(f"{origin_name} has no file {name!r} among its {len(files)}") for name in unmet]
     units += [Unit(origin_name, origin, "records", file.name, (file,)) for file in chosen["records"]]
     for name, pieces in _group_pieces(chosen["archive"]).items():
+        gone += [GoneError(f"{origin_name}: piece {number} of {name} is not there") for number in _missing(pieces)]
         units.append(Unit(origin_name, origin, "archive", name, tuple(pieces)))
     if chosen["images"]:
         units.append(Unit(origin_name, origin, "images", "single pictures", tuple(chosen["images"])))
@@ -85,3 +86,10 @@ def _group_pieces(files: Sequence[RemoteFile]) -> dict[str, list[RemoteFile]]:
         piece = match["piece"] if match else ""
         groups.setdefault(match["whole"] if match else file.name, []).append(((len(piece), piece), file))
     return {name: [file for _, file in sorted(pieces, key=lambda pair: pair[0])] for name, pieces in groups.items()}
+
+
+def _missing(pieces: Sequence[RemoteFile]) -> list[int]:
+    """Numbers that are left out between the pieces; letters are not checked."""
+    found = [match["piece"] for file in pieces if (match := _PIECE.match(file.name)) is not None]
+    numbers = {int(piece) for piece in found if piece.isdecimal()}
+    return sorted(set(range(min(numbers), max(numbers))) - numbers) if numbers else []

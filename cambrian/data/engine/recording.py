@@ -57,19 +57,20 @@ class Recording:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._replies: dict[str, dict[str, object]] = {}
+        self._final: dict[str, dict[str, object]] = {}
+        self._last: dict[str, dict[str, object]] = {}
         self._num_torn = 0
         index = folder / INDEX_NAME
         if index.exists():
             self._read(index)
 
-    def find(self, request: Request) -> Reply | None:
-        """The last final reply to this request; None where there is none.
+    def find(self, request: Request, *, only_final: bool) -> Reply | None:
+        """The last reply to this request, or the last final one; None where there is none.
 
         Raises:
             ArtifactError: its body is missing or is not what was recorded.
         """
-        entry = self._replies.get(request.key)
+        entry = self._final.get(request.key) or (None if only_final else self._last.get(request.key))
         if entry is None:
             return None
         path = self._folder / BODIES_NAME / str(entry["sha256"])
@@ -103,8 +104,7 @@ class Recording:
         self._drop_torn_line()
         with (self._folder / INDEX_NAME).open("ab") as file:
             file.write(json.dumps(entry, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-        if reply.is_final:
-            self._replies[request.key] = entry
+        self._keep(entry)
 
     def _read(self, index: Path) -> None:
         lines = index.read_bytes().split(b"\n")
@@ -112,12 +112,17 @@ class Recording:
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)
-                if int(entry["status"]) not in _RETRIED:
-                    self._replies[entry["key"]] = entry
+                self._keep(entry)
             except (ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(
                     f"{index}, line {number} is no exchange ({error}): restore the recording"
                 ) from error
+
+    def _keep(self, entry: dict[str, object]) -> None:
+        key = str(entry["key"])
+        self._last[key] = entry
+        if int(str(entry["status"])) not in _RETRIED:
+            self._final[key] = entry
 
     def _drop_torn_line(self) -> None:
         if self._num_torn:

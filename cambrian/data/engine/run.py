@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,11 @@ def run_engine(config: EngineConfig, *, recording: Path, output: Path) -> None:
 
     Source: paper, section on the targeted internet data engine; release, dataengine.
     """
-    with logged_step("data engine") as facts, write_folder(output) as folder:
-        web = Web(config, Recording(recording))
+    with (
+        logged_step("data engine") as facts,
+        write_folder(output) as folder,
+        closing(Web(config, Recording(recording))) as web,
+    ):
         ledger = Ledger()
         work = Work(config, web, ledger, read_yaml(_PROMPTS_PATH))
         exchanges = ask_questions(work, find_candidates(work, find_pages(work, find_topics(work))))

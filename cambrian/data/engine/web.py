@@ -16,6 +16,8 @@ from cambrian.interfaces import ArtifactError, RecordError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import httpx2
+
     from cambrian.data.engine.config import EngineConfig
     from cambrian.data.engine.recording import Recording
 
@@ -39,8 +41,14 @@ class Web:
         self._recording = recording
         self._robots: dict[str, RobotFileParser] = {}
         self._next_at: dict[str, float] = {}
+        self._client: httpx2.Client | None = None
         self.num_requests = 0
         """Sent over the network."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
 
     def get(self, url: str) -> Reply:
         """What is at an address, after redirects.
@@ -86,6 +94,9 @@ class Web:
         site = f"{parts.scheme}://{parts.netloc}"
         if site not in self._robots:
             reply = self._ask(Request(f"{site}/robots.txt"))
+            for _ in range(self._crawl.max_redirects):
+                if reply.status in _REDIRECTS and reply.headers.get("location"):
+                    reply = self._ask(Request(urljoin(f"{site}/robots.txt", reply.headers["location"])))
             parser = RobotFileParser()
             if not reply.is_final:
                 raise RecordError("robots-unanswered", f"{site}/robots.txt: the server answers {reply.status}")
@@ -98,7 +109,8 @@ class Web:
 
     def _ask(self, request: Request) -> Reply:
         """The recorded reply, or one from the network; the last of several attempts may be one that is not final."""
-        found = self._recording.find(request)
+        # What stayed unanswered when it was recorded is so in a replay; a recording that goes on asks again.
+        found = self._recording.find(request, only_final=self._config.mode == "record")
         if found is not None:
             return found
         if self._config.mode == "replay":
@@ -127,13 +139,14 @@ class Web:
         self._wait_turn(request.url)
         headers = {"User-Agent": self._crawl.user_agent} if request.body is None else self._endpoint_headers()
         self.num_requests += 1
+        if self._client is None:
+            self._client = httpx2.Client(timeout=self._crawl.timeout_s)
         try:
-            with httpx2.stream(
+            with self._client.stream(
                 "GET" if request.body is None else "POST",
                 request.url,
                 content=request.body,
                 headers=headers,
-                timeout=self._crawl.timeout_s,
             ) as response:
                 body = bytearray()
                 for chunk in response.iter_bytes():

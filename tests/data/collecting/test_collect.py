@@ -9,7 +9,7 @@ from cambrian.artifacts import find_damage, read_json
 from cambrian.data.cleaning import CleaningConfig, clean_pool
 from cambrian.data.records import read_records
 from cambrian.data.shards import ImageStore
-from cambrian.interfaces import ArtifactError
+from cambrian.interfaces import ArtifactError, ParamsError
 from tests.data.collecting.pools import (
     LIMITS,
     STRICT,
@@ -83,6 +83,35 @@ def test_a_mirror_is_taken_instead_of_the_hub(site: Site, tmp_path: Path) -> Non
     place = {**hub(site), "endpoint": "http://127.0.0.1:9"}
     folder = collect(pool(tmp_path, {"charts": origin(place)}, hub_endpoint=site.url), tmp_path / "pool")
     assert len(read_lines(folder)) == 5
+
+
+def test_the_environment_may_name_the_mirror(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(site)
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    place = {**hub(site), "endpoint": "http://127.0.0.1:9"}
+    folder = collect(pool(tmp_path, {"charts": origin(place)}), tmp_path / "pool")
+    assert len(read_lines(folder)) == 5
+
+
+def test_a_hub_that_is_busy_when_it_is_asked_for_its_files_is_asked_again(site: Site, tmp_path: Path) -> None:
+    fill(site)
+    site.refuse[f"api/datasets/{site.repository}/tree/{REVISION}"] = [(400, {}), (400, {})]
+    folder = collect(pool(tmp_path, {"charts": origin(hub(site))}), tmp_path / "pool")
+    assert len(read_lines(folder)) == 5
+
+
+def test_two_addresses_of_one_name_are_refused(site: Site, tmp_path: Path) -> None:
+    row = origin(http(site, "a/charts.jsonl", "b/charts.jsonl"), archives=[])
+    with pytest.raises(ParamsError, match=r"two of an origin's addresses end in 'charts\.jsonl'"):
+        collect(pool(tmp_path, {"charts": row}), tmp_path / "pool")
+
+
+def test_a_piece_that_is_not_there_is_named(site: Site, tmp_path: Path) -> None:
+    for number in (0, 1, 3):
+        site.add_to_hub(f"all.tar_part{number}", b"x")
+    site.add_to_hub("charts.jsonl", named(1))
+    with pytest.raises(ArtifactError, match=r"gone: charts: piece 2 of all\.tar is not there"):
+        collect(pool(tmp_path, {"charts": origin(hub(site))}), tmp_path / "pool")
 
 
 def test_pools_are_the_same_bytes_however_many_workers_fetch(site: Site, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_an_engine_that_was_killed_goes_on_without_asking_anything_twice(
                 os.kill(process.pid, signal.SIGKILL)
 
         world.on_request = kill
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait(300) == -signal.SIGKILL
     world.on_request = lambda _: None
     assert not (tmp_path / "out").exists()
     run_engine(config, recording=tmp_path / "recording", output=tmp_path / "out")

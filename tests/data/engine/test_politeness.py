@@ -13,7 +13,7 @@ from cambrian.data.engine.web import Web
 from cambrian.interfaces import ArtifactError, RecordError
 from tests.data.engine import site
 from tests.data.engine.params import engine
-from tests.data.engine.test_engine import reasons
+from tests.data.engine.test_engine import digests, reasons
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +107,11 @@ def test_an_endpoint_that_stays_busy_stops_the_stage_or_is_written_down(
         return
     run_engine(config, recording=tmp_path / "recording", output=tmp_path / "pool")
     assert reasons(tmp_path / "pool")["Physics"] == "unanswered"
+    replay = engine(world.url, mode="replay", policies__answer=policy)
+    run_engine(replay, recording=tmp_path / "recording", output=tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(tmp_path / "pool")
+    run_engine(config, recording=tmp_path / "recording", output=tmp_path / "later")  # not busy any more
+    assert "Physics" not in reasons(tmp_path / "later")
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip-and-record"])
@@ -145,7 +150,7 @@ def test_a_broken_recording_is_named(tmp_path: Path) -> None:
     (body,) = (tmp_path / "bodies").iterdir()
     body.write_bytes(b"other")
     with pytest.raises(ArtifactError, match="is not what was recorded"):
-        Recording(tmp_path).find(Request("http://a/b"))
+        Recording(tmp_path).find(Request("http://a/b"), only_final=True)
     index = tmp_path / "index.jsonl"
     index.write_text("{\n" + index.read_text())
     with pytest.raises(ArtifactError, match=r"index\.jsonl, line 1 is no exchange"):
