@@ -172,7 +172,8 @@ def _read_index(folder: Path, pool: Path | None) -> pa.Table:
         sources = dropped["source"].to_pylist()
         found = pa.array([categories.get(source, UNKNOWN_CATEGORY) for source in sources], pa.string())
         places = pa.nulls(dropped.num_rows, pa.int64())
-        parts.append([dropped["id"], dropped["source"], found, dropped["reason"], dropped["detail"], places])
+        texts = {name: dropped[name].cast(pa.string()) for name in ("id", "source", "reason", "detail")}
+        parts.append([texts["id"], texts["source"], found, texts["reason"], texts["detail"], places])
     return pa.concat_tables([pa.table(dict(zip(_COLUMNS, part, strict=True))) for part in parts]).combine_chunks()
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cambrian.data.cleaning import CleaningConfig, clean_pool
+from tests.data.collecting.pools import clean as clean_pool
 from tests.data.pools import line, picture, write_pool
 
 if TYPE_CHECKING:
@@ -26,6 +26,4 @@ def pool(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clean(pool: Path, tmp_path: Path) -> Path:
-    config = CleaningConfig(min_image_side=8, hash_side=8, max_duplicate_distance=0, max_lost_share=1.0)
-    clean_pool(config, pool=pool, output=tmp_path / "clean" / "instruction")
-    return tmp_path / "clean" / "instruction"
+    return clean_pool(pool, tmp_path / "clean" / "instruction", max_lost_share=1.0)

@@ -9,7 +9,9 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from cambrian.artifacts import read_json
+from cambrian.data.cleaning import CleaningConfig, clean_pool
 from cambrian.data.collecting.config import CollectedPool
+from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.sources import PoolConfig, collect_pool
 from tests.data.pools import line
 
@@ -85,6 +87,21 @@ def parse(value: dict[str, Any]) -> CollectedPool:
 
 def collect(value: dict[str, Any], output: Path) -> Path:
     collect_pool("instruction", PoolConfig.model_validate(value), samples_per_record=1, seed=0, output=output)
+    return output
+
+
+def clean(folder: Path, output: Path, *, max_lost_share: float) -> Path:
+    """What the next stage makes of a pool."""
+    config = CleaningConfig(
+        max_line_bytes=100_000,
+        min_image_side=8,
+        hash_side=8,
+        max_duplicate_distance=0,
+        fatal_reasons=[],
+        max_lost_share=max_lost_share,
+    )
+    partitions = PartitionsConfig(kind="processes", num_processes=1, chunk_bytes=2**20, bucket_bytes=2**20)
+    clean_pool(config, partitions, pool=folder, output=output)
     return output
 
 

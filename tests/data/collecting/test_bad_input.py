@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cambrian.artifacts import read_json
-from cambrian.data.cleaning import CleaningConfig, clean_pool
 from cambrian.interfaces import ArtifactError
 from tests.data.collecting.pools import (
     LENIENT,
     LIMITS,
     STRICT,
+    clean,
     collect,
     jsonl,
     named,
@@ -100,8 +100,7 @@ def test_conversations_out_of_order_are_records_that_the_next_stage_drops(tmp_pa
     unanswered = {**line("y", source="charts"), "conversations": [{"from": "human", "value": "is it ?"}]}
     rows = {"all.jsonl": jsonl(line("z", source="charts"), first, unanswered)}
     folder = collect(pool(tmp_path, {"charts": here(tmp_path, rows)}), tmp_path / "pool")
-    limits = CleaningConfig(min_image_side=8, hash_side=8, max_duplicate_distance=0, max_lost_share=1.0)
-    clean_pool(limits, pool=folder, output=tmp_path / "clean")
+    clean(folder, tmp_path / "clean", max_lost_share=1.0)
     reasons = [reason for _, _, reason in read_dropped(tmp_path / "clean")]
     assert reasons == ["starts-with-answer", "no-answer"]
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cambrian.artifacts import find_damage, read_json
-from cambrian.data.cleaning import CleaningConfig, clean_pool
 from cambrian.data.records import read_records
 from cambrian.data.shards import ImageStore
 from cambrian.interfaces import ArtifactError, ParamsError
 from tests.data.collecting.pools import (
     LIMITS,
     STRICT,
+    clean,
     collect,
     jsonl,
     named,
@@ -61,8 +61,7 @@ def test_a_pool_of_the_hub_has_the_format_of_every_other_pool(site: Site, tmp_pa
     assert [record["id"] for record in records] == [f"charts/charts/{n:08d}" for n in range(1, 6)]
     with ImageStore(folder) as store:
         assert [store.read(record["image"]) for record in records] == [picture(n) for n in range(5)]
-    limits = CleaningConfig(min_image_side=8, hash_side=8, max_duplicate_distance=0, max_lost_share=0.0)
-    clean_pool(limits, pool=folder, output=tmp_path / "clean")
+    clean(folder, tmp_path / "clean", max_lost_share=0.0)
     assert len(read_records(tmp_path / "clean" / "records.parquet")) == 5
 
 

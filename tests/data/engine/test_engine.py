@@ -13,11 +13,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from cambrian.artifacts import read_json
-from cambrian.data.cleaning import CleaningConfig, clean_pool
 from cambrian.data.engine.run import run_engine
 from cambrian.data.records import read_records
 from cambrian.data.shards import ImageStore
 from cambrian.interfaces import ArtifactError
+from tests.data.collecting.pools import clean
 from tests.data.engine.params import engine
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def test_the_whole_engine_makes_a_pool_that_the_next_stage_takes(world: World, t
         pictures = [Image.open(io.BytesIO(store.read(record["image"]))) for record in records]
     assert {(picture.format, picture.mode) for picture in pictures} == {("PNG", "RGB")}
     assert pictures[1].size == (80, 60)
-    limits = CleaningConfig(min_image_side=16, hash_side=8, max_duplicate_distance=0, max_lost_share=0.0)
-    clean_pool(limits, pool=tmp_path / "pool", output=tmp_path / "clean")
+    clean(tmp_path / "pool", tmp_path / "clean", max_lost_share=0.0)
     assert len(read_records(tmp_path / "clean" / "records.parquet")) == 6
     origins = read_lines(tmp_path / "pool" / "provenance.jsonl")
     assert origins[1]["picture"] == f"{world.url}/prism.svg"
