@@ -24,12 +24,14 @@ class Command:
 
 COMMANDS = {
     "chat": Command("cambrian.chat.terminal", "ask a model about a picture, in the terminal or on a page"),
+    "cvbench": Command("cambrian.data.cvbench.terminal", "CV-Bench from annotations, with a review between two steps"),
     "compare": Command("cambrian.evaluation.compare", "what changed between two runs beyond noise, and on which items"),
     "forecast": Command(
         "cambrian.planning.forecast_command", "what every training of a scale will take, before it runs"
     ),
     "plan": Command("cambrian.planning.plan_command", "rehearse every run of every scale without its hardware"),
     "data": Command("cambrian.browse.terminal", "look at the records of a pool or a mix, kept and dropped"),
+    "evaluate": Command("cambrian.evaluation.foreign", "a model of transformers on the benchmarks, beside the runs"),
     "export": Command("cambrian.evaluation.export", "a run's replies in the formats of other evaluation programs"),
     "regrade": Command("cambrian.evaluation.regrade", "stored replies by the paper's rules, strict ones and a judge"),
     "convert": Command("cambrian.release.terminal", "bring a checkpoint of the release into this project's folders"),
