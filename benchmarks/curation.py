@@ -22,7 +22,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
 from benchmarks.pools import write_pool
 
 NUM_PROCESSES = 2
@@ -190,6 +189,8 @@ def main() -> None:
     if args.run:
         run_and_report(args)
         return
+    from benchmarks.machine import describe_machine  # imports torch, which no worker process is to do
+
     with tempfile.TemporaryDirectory(prefix="curation-", dir=args.folder) as name:
         folder = Path(name)
         result = measure_growth(folder, args.growth) if args.growth else compare(folder, args.records)
