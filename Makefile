@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 S3_PORT ?= 5555
 
-.PHONY: setup setup-gpu lock check format test test-browser repro plan ui ui-stop s3 timings
+.PHONY: setup setup-gpu lock check format test test-browser docs repro plan ui ui-stop s3 timings
 
 repro: setup ## the main job
 	dvc repro
@@ -25,6 +25,9 @@ test: setup
 plan: setup ## every run of every scale rehearsed without its hardware, and the graphs
 	cambrian plan mini
 	python -m flows.dag
+
+docs: setup ## the documentation as a site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 test-browser: setup ## the report in a real browser; needs Chromium
 	pytest -m browser tests/report

@@ -76,7 +76,7 @@ def test_every_link_arrives(browser: Browser) -> None:
 
 
 def test_a_button_changes_the_face_of_every_table(browser: Browser) -> None:
-    shown = "[...document.querySelectorAll('td .difference')].filter(e => e.offsetParent !== null).length"
+    shown = "[...document.querySelectorAll('td .difference')].filter(e => e.checkVisibility()).length"
     assert browser.evaluate(shown) == 0
     browser.evaluate("document.querySelector('button[data-face=difference]').click()")
     assert browser.evaluate(shown) > 100

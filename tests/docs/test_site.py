@@ -1,0 +1,71 @@
+"""The documentation: it builds without a warning, its reference is complete, and its commands exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cambrian.cli import COMMANDS
+from tests.pipeline.imports import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^( *)```bash\n(.*?)^\1```", flags=re.DOTALL | re.MULTILINE)
+
+
+def list_commands() -> list[tuple[str, str]]:
+    """Every command of a block of shell, with its page."""
+    return [
+        (page.relative_to(ROOT).as_posix(), line.strip())
+        for page in PAGES
+        for _, block in BLOCK.findall(page.read_text())
+        for line in block.splitlines()
+        if line.strip()
+    ]
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "ReportConfig" in (tmp_path / "site" / "reference" / "params" / "index.html").read_text()
+
+
+def test_the_reference_has_every_class_of_params() -> None:
+    text = (ROOT / "docs" / "reference" / "params.md").read_text()
+    modules = [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for path in (ROOT / "cambrian").rglob("config.py")
+    ]
+    assert len(modules) > 4
+    assert [module for module in modules if f"::: {module}\n" not in text] == []
+
+
+@pytest.mark.parametrize(("page", "command"), list_commands())
+def test_every_command_names_what_there_is(page: str, command: str) -> None:
+    program, *arguments = shlex.split(command)
+    match program:
+        case "make":
+            makefile = (ROOT / "Makefile").read_text()
+            assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in arguments)
+        case "cambrian":
+            assert arguments[0] in COMMANDS
+        case "pytest":
+            assert all((ROOT / path).exists() for path in arguments)
+        case "python":
+            module = ROOT / arguments[1].replace(".", "/")
+            assert arguments[0] == "-m"
+            assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file()
+        case "dvc" | "prefect" | "git":
+            assert arguments
+        case _:
+            pytest.fail(f"{page}: {command!r} is not checked by anything: add its kind here")
