@@ -155,6 +155,43 @@ class DeepSpeedEngineConfig(Params):
         return self
 
 
+class NoBoardConfig(Params):
+    """No curves; the log has the numbers."""
+
+    kind: Literal["none"]
+
+
+class DVCLiveConfig(Params):
+    """DVCLive: tables that `dvc plots` shows."""
+
+    kind: Literal["dvclive"]
+    folder: str
+    """A folder of each phase is made in it."""
+
+
+class TensorBoardConfig(Params):
+    """TensorBoard, where it is installed."""
+
+    kind: Literal["tensorboard"]
+    folder: str
+
+
+class WandbConfig(Params):
+    """Weights & Biases, where it is installed and its key is in the environment."""
+
+    kind: Literal["wandb"]
+    project: str
+
+
+class WatchConfig(Params):
+    """What is said about a training under way; changes no result."""
+
+    every_steps: int = Field(gt=0)
+    peak_tflops: float | None = Field(gt=0)
+    """Of one device, dense, at the engine's precision, which utilisation is measured against; null where unknown."""
+    board: Annotated[NoBoardConfig | DVCLiveConfig | TensorBoardConfig | WandbConfig, Field(discriminator="kind")]
+
+
 class TrainingConfig(Params):
     """How the training stages compute; what it changes in a result is rounding."""
 
@@ -163,6 +200,7 @@ class TrainingConfig(Params):
     name, as `[torchrun, --nproc-per-node, "8", -m]` or `[deepspeed, --hostfile, hosts, --module]`.
     """
     engine: Annotated[LocalEngineConfig | DeepSpeedEngineConfig, Field(discriminator="kind")]
+    watch: WatchConfig
 
 
 class VisionRow(Params):

@@ -26,6 +26,7 @@ from cambrian.training.loop import mean_final_loss
 from cambrian.training.processes import LOCAL_RANK, join_processes
 from cambrian.training.resumable import train_resumably
 from cambrian.training.samples import Samples
+from cambrian.training.watch import Watch, count_flops_per_token
 
 if TYPE_CHECKING:
     from cambrian.models.config import ModelConfig
@@ -95,10 +96,13 @@ def train_phase(
             load_weights(model, phase.initial)
         samples = _read_samples(phase, model, model_config, recipe, at)
     model.set_trainable(set(phase.trained))
+    num_weights = sum(parameter.numel() for parameter in model.parts()["llm"])
+    flops = count_flops_per_token(num_weights, learns="llm" in phase.trained)
     model.to(device).train()
     checkpoints = _find_checkpoints(phase, model, model_config, recipe, training, at)
     engine = build_engine(training.engine, model, recipe, processes=processes, device=device)
-    curve = train_resumably(engine, samples, recipe, checkpoints, what=phase.name, seed=phase.seed)
+    watch = Watch(training.watch, what=phase.name, processes=processes, flops_per_token=flops)
+    curve = train_resumably(engine, samples, recipe, checkpoints, watch, what=phase.name, seed=phase.seed)
     engine.finish()
     if processes.is_main:
         _write(phase, model, model_config, samples, curve, at)

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from cambrian.training.engine import Engine
     from cambrian.training.processes import Processes
     from cambrian.training.samples import Samples
+    from cambrian.training.watch import Watch
 
 _log = logging.getLogger("cambrian")
 
 
 def train_resumably(
-    engine: Engine, samples: Samples, recipe: Recipe, checkpoints: Checkpoints, *, what: str, seed: int
+    engine: Engine, samples: Samples, recipe: Recipe, checkpoints: Checkpoints, watch: Watch, *, what: str, seed: int
 ) -> list[tuple[int, float]]:
     """Train to the end of the recipe; return the loss of every step, counted from 1.
 
@@ -42,6 +43,7 @@ def train_resumably(
     with Termination() as termination:
 
         def save_where_due(num_done: int, curve: list[tuple[int, float]]) -> None:
+            watch.see(num_done, curve[-1][1])
             is_ending = processes.any(termination.is_requested)
             if is_ending or (checkpoints.is_due(num_done) and num_done < num_steps):
                 counted = merge_states(processes.gather(samples.state()))
@@ -52,7 +54,7 @@ def train_resumably(
 
         curve = train(
             engine,
-            _iter_steps(samples, recipe, seed, progress, processes),
+            watch.pass_on(_iter_steps(samples, recipe, seed, progress, processes)),
             num_steps=num_steps,
             rate_factor=lambda step: rate_factor(step, num_steps, recipe.warmup_ratio, recipe.schedule),
             what=what,

@@ -54,7 +54,7 @@ def train_one(world: Path, values: dict[str, Any]) -> None:
     recipe = parse_block(
         Recipe, {**tiny.RECIPE, "micro_batch_size": 2, "optimizer": ADAMW, **values["recipe"]}, where="recipe"
     )
-    training = parse_block(TrainingConfig, {"launch": ["python", "-m"], "engine": values["engine"]}, where="training")
+    training = parse_block(TrainingConfig, {**tiny.LOCAL, "engine": values["engine"]}, where="training")
     steps = resumable._iter_steps
 
     def iter_some(*arguments: Any) -> Any:

@@ -95,7 +95,7 @@ def test_another_number_of_processes_goes_on_from_a_checkpoint(world: Path) -> N
 
 
 def config(**engine: Any) -> Any:
-    return parse_block(TrainingConfig, {"launch": ["python", "-m"], "engine": engine}, where="training").engine
+    return parse_block(TrainingConfig, {**tiny.LOCAL, "engine": engine}, where="training").engine
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -68,7 +68,11 @@ RECIPE: dict[str, Any] = {
     "feature_cache_mib": 1,
     "checkpoints": {"folder": "checkpoints", "every_steps": 2, "num_kept": 2},
 }
-LOCAL: dict[str, Any] = {"launch": ["python", "-m"], "engine": {"kind": "local", "recompute_activations": False}}
+LOCAL: dict[str, Any] = {
+    "launch": ["python", "-m"],
+    "engine": {"kind": "local", "recompute_activations": False},
+    "watch": {"every_steps": 2, "peak_tflops": None, "board": {"kind": "none"}},
+}
 TRAINING = parse_block(TrainingConfig, LOCAL, where="training")
 
 

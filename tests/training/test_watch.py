@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from cambrian.interfaces import Batch, ParamsError
+from cambrian.params import parse_block
+from cambrian.training.config import WatchConfig
+from cambrian.training.processes import Processes
+from cambrian.training.watch import Watch, count_flops_per_token, open_board
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HALF_PADDED = Batch(torch.zeros(2, 10), torch.zeros(2, 10), torch.arange(10).expand(2, 10) < 5, images=None)
+
+
+def config(**changes: Any) -> WatchConfig:
+    return parse_block(
+        WatchConfig, {"every_steps": 2, "peak_tflops": None, "board": {"kind": "none"}, **changes}, where="watch"
+    )
+
+
+def make_watch(watch: WatchConfig, flops_per_token: float = 0.0) -> Watch:
+    seconds = iter(range(0, 100, 4))
+    return Watch(
+        watch,
+        what="runs.x",
+        processes=Processes(0, 1),
+        flops_per_token=flops_per_token,
+        clock=lambda: float(next(seconds)),
+    )
+
+
+def test_speed_and_padding_are_those_of_the_steps_since_the_last_line(caplog: pytest.LogCaptureFixture) -> None:
+    watch = make_watch(config(peak_tflops=1e-9), flops_per_token=100.0)
+    with caplog.at_level("INFO", "cambrian"):
+        for number, _ in enumerate(watch.pass_on(iter([[HALF_PADDED], [HALF_PADDED, None]] * 2)), start=1):
+            watch.see(number, 2.5)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    for line in lines:  # 4 samples of 5 tokens in 4 seconds; 5 tokens a second x 100 operations of 1000 that there are
+        assert "loss 2.5, samples_per_second 1, tokens_per_second 5, seconds_per_step 2, padding_share 0.5" in line
+        assert "model_flop_utilisation 0.5" in line
+
+
+def test_dvclive_draws_curves_that_dvc_reads(tmp_path: Path) -> None:
+    watch = make_watch(config(board={"kind": "dvclive", "folder": str(tmp_path / "live")}))
+    for number, _ in enumerate(watch.pass_on(iter([[HALF_PADDED]] * 4)), start=1):
+        watch.see(number, 1.0 / number)
+    table = (tmp_path / "live" / "runs.x" / "plots" / "metrics" / "loss.tsv").read_text().split()
+    assert table == ["step", "loss", "2", "0.5", "4", "0.25"]
+
+
+def test_a_board_that_is_not_installed_says_so() -> None:
+    with pytest.raises(ParamsError, match=r"training\.watch\.board is wandb.*install it, or choose"):
+        open_board(config(board={"kind": "wandb", "project": "x"}).board, "runs.x")
+
+
+def test_weights_that_learn_cost_half_as_much_again() -> None:
+    assert count_flops_per_token(10, learns=True) == 1.5 * count_flops_per_token(10, learns=False)
