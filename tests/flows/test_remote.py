@@ -203,10 +203,12 @@ def test_a_worker_without_network_for_a_while_finishes_its_stage(
     project: DemoProject, slow: Path, workers: list[Worker]
 ) -> None:
     def cut() -> None:
-        wait_for_start(slow, "slow")
-        for worker in workers:
-            worker.line.cut()
-        (slow / "slow.go").touch()  # it ends while nobody can hear of it
+        try:
+            wait_for_start(slow, "slow")
+            for worker in workers:
+                worker.line.cut()
+        finally:
+            (slow / "slow.go").touch()  # it ends while nobody can hear of it
         time.sleep(6)
         for worker in workers:
             worker.line.mend()
