@@ -24,6 +24,7 @@ from PIL import Image
 
 from benchmarks.machine import describe_machine
 from cambrian.data.images import decode_image, fit_image, preprocess
+from cambrian.data.made_once import make_once
 from cambrian.data.mapped_records import LINES_NAME, MappedRecords, write_mapped
 from cambrian.interfaces import ImageSpec, Record, Turn
 
@@ -75,7 +76,7 @@ def measure_access(count: int, *, lookups: int, scans: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="data-path-") as name:
         folder = Path(name) / "mapped"
-        write_mapped(folder, iter_records(count))
+        make_once(folder, lambda partial: write_mapped(partial, iter_records(count)))
         records = MappedRecords(folder)
         order = generator.integers(count, size=lookups).tolist()
         for index in order[:scans]:

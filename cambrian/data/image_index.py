@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
-from cambrian.artifacts import MANIFEST_NAME, read_json, read_manifest, write_folder
+from cambrian.artifacts import read_json, read_manifest
+from cambrian.data.made_once import make_once
 from cambrian.interfaces import ArtifactError
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def map_index(index_path: Path, folder: Path) -> ImageIndex:
     except FileNotFoundError as error:
         raise ArtifactError(f"{index_path} is missing: run the stage that makes the pool (`dvc repro` does)") from error
     mapped = folder / f"images-{digest}"
-    if not (mapped / MANIFEST_NAME).is_file():
-        _write_index(mapped, read_json(index_path), where=index_path)
+    make_once(mapped, lambda partial: _write_index(partial, read_json(index_path), where=index_path))
     return ImageIndex(mapped)
 
 
@@ -71,8 +71,7 @@ def _write_index(folder: Path, index: Mapping[str, Sequence[int]], *, where: Pat
     places.sort(order="key")
     if len(index) > 1 and (places["key"][1:] == places["key"][:-1]).any():  # one chance in 600,000 for 8 million names
         raise ArtifactError(f"two images of {where} have names of the same hash: rename one of them")
-    with write_folder(folder) as partial:
-        np.save(partial / _ARRAY_NAME, places)
+    np.save(folder / _ARRAY_NAME, places)
 
 
 def _key(name: str) -> np.uint64:

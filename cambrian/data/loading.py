@@ -28,8 +28,8 @@ class LoadingConfig(Params):
     shards: Annotated[FolderConfig | BucketConfig, Field(discriminator="kind")]
     num_workers: int = Field(ge=0)
     """Threads that decode, pad and resize; 0 does so when a batch is made."""
-    num_batches_ahead: int = Field(ge=0)
-    """Micro batches whose images workers make before they are asked for."""
+    num_steps_ahead: int = Field(ge=0)
+    """Steps whose images workers make before they are asked for."""
 
 
 def open_images(pool: Path, config: LoadingConfig) -> ImageStore:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import orjson
 
-from cambrian.artifacts import MANIFEST_NAME, read_json, read_manifest, write_folder
+from cambrian.artifacts import read_manifest
+from cambrian.data.made_once import make_once
 from cambrian.data.records import format_record
 from cambrian.interfaces import ArtifactError, Record, Turn
 
@@ -27,7 +28,10 @@ _ROWS_AT_ONCE = 4096
 
 
 class MappedRecords(Sequence[Record]):
-    """The records of a folder that `write_mapped` made; threads, forked workers and unpickled copies may share it."""
+    """The records of a finished folder that `write_mapped` filled.
+
+    Threads, forked workers and unpickled copies may share one of these.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the folder.
@@ -77,26 +81,19 @@ def map_records(source: Path, folder: Path) -> MappedRecords:
     Raises:
         ArtifactError: the mix is missing or unfinished, or the folder cannot be written.
     """
-    read_manifest(source)
-    digest = read_json(source / MANIFEST_NAME)["files"]["records.parquet"]["sha256"][:16]
+    digest = read_manifest(source)["files"]["records.parquet"]["sha256"][:16]
     mapped = folder / f"records-{digest}"
-    if not (mapped / MANIFEST_NAME).is_file():
-        write_mapped(mapped, _iter_records(source / "records.parquet"))
+    make_once(mapped, lambda partial: write_mapped(partial, _iter_records(source / "records.parquet")))
     return MappedRecords(mapped)
 
 
 def write_mapped(folder: Path, records: Iterable[Record]) -> None:
-    """Write records as lines with their offsets, whole or not at all, in constant memory but for eight bytes each.
-
-    Raises:
-        ArtifactError: the disk is full or the folder cannot be written.
-    """
+    """Write records as lines with their offsets, in constant memory but for eight bytes each."""
     offsets = [0]
-    with write_folder(folder) as partial:
-        with (partial / LINES_NAME).open("wb") as file:
-            for record in records:
-                offsets.append(offsets[-1] + file.write(format_record(record).encode() + b"\n"))
-        np.save(partial / OFFSETS_NAME, np.asarray(offsets, np.int64))
+    with (folder / LINES_NAME).open("wb") as file:
+        for record in records:
+            offsets.append(offsets[-1] + file.write(format_record(record).encode() + b"\n"))
+    np.save(folder / OFFSETS_NAME, np.asarray(offsets, np.int64))
 
 
 def _iter_records(path: Path) -> Iterator[Record]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel, field_validator, model_validator
 
 from cambrian.data.conversation import find_template
+from cambrian.data.loading import LoadingConfig  # pydantic reads it
 from cambrian.models.config import ConnectorConfig  # pydantic reads it
 from cambrian.params import Params
 
@@ -201,6 +202,8 @@ class TrainingConfig(Params):
     """
     engine: Annotated[LocalEngineConfig | DeepSpeedEngineConfig, Field(discriminator="kind")]
     watch: WatchConfig
+    loading: LoadingConfig
+    """Where samples come from, and how far ahead they are made."""
 
 
 class VisionRow(Params):

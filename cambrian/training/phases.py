@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils import deterministic
 
-from cambrian.artifacts import read_manifest, write_folder, write_json
+from cambrian.artifacts import write_folder, write_json
 from cambrian.data.conversation import find_template
-from cambrian.data.records import read_records
-from cambrian.data.shards import ImageStore
+from cambrian.data.loading import open_images
+from cambrian.data.mapped_records import map_records
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import ParamsError
 from cambrian.models.weights import build_model, load_weights, read_stored, write_model
@@ -29,6 +29,7 @@ from cambrian.training.samples import Samples
 from cambrian.training.watch import Watch, count_flops_per_token
 
 if TYPE_CHECKING:
+    from cambrian.data.loading import LoadingConfig
     from cambrian.models.config import ModelConfig
     from cambrian.models.multimodal import MultimodalModel
     from cambrian.runtime import RuntimeConfig
@@ -94,7 +95,7 @@ def train_phase(
         model = build_model(model_config, backbones=at.backbones, seed=phase.seed)
         if phase.initial is not None:
             load_weights(model, phase.initial)
-        samples = _read_samples(phase, model, model_config, recipe, at)
+        samples = _read_samples(phase, model, model_config, recipe, training.loading, at)
     model.set_trainable(set(phase.trained))
     num_weights = sum(parameter.numel() for parameter in model.parts()["llm"])
     flops = count_flops_per_token(num_weights, learns="llm" in phase.trained)
@@ -102,7 +103,16 @@ def train_phase(
     checkpoints = _find_checkpoints(phase, model, model_config, recipe, training, at)
     engine = build_engine(training.engine, model, recipe, processes=processes, device=device)
     watch = Watch(training.watch, what=phase.name, processes=processes, flops_per_token=flops)
-    curve = train_resumably(engine, samples, recipe, checkpoints, watch, what=phase.name, seed=phase.seed)
+    curve = train_resumably(
+        engine,
+        samples,
+        recipe,
+        checkpoints,
+        watch,
+        what=phase.name,
+        seed=phase.seed,
+        num_steps_ahead=training.loading.num_steps_ahead,
+    )
     engine.finish()
     if processes.is_main:
         _write(phase, model, model_config, samples, curve, at)
@@ -193,13 +203,16 @@ def write_curve(path: Path, curve: list[tuple[int, float]]) -> None:
 
 
 def _read_samples(
-    phase: Phase, model: MultimodalModel, model_config: ModelConfig, recipe: Recipe, at: Places
+    phase: Phase,
+    model: MultimodalModel,
+    model_config: ModelConfig,
+    recipe: Recipe,
+    loading: LoadingConfig,
+    at: Places,
 ) -> Samples:
-    read_manifest(at.data)
-    read_manifest(at.pool)
     return Samples(
-        read_records(at.data / "records.parquet"),
-        ImageStore(at.pool).read,
+        map_records(at.data, Path(loading.folder)),
+        open_images(at.pool, loading).read,
         specs=model.image_specs,
         num_image_positions=model.num_image_positions,
         template=find_template(model_config.template),
@@ -208,6 +221,7 @@ def _read_samples(
         max_length=recipe.max_length,
         max_unusable_share=recipe.max_unusable_share,
         image_cache_mib=recipe.image_cache_mib,
+        num_workers=loading.num_workers,
         features=_cache_features(phase, model, recipe),
     )
 

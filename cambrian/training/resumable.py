@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
 
 from cambrian.training.checkpoints import TERMINATED, Progress, Termination
 from cambrian.training.loop import train
@@ -12,7 +13,7 @@ from cambrian.training.samples import merge_states
 from cambrian.training.schedule import rate_factor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cambrian.interfaces import Batch
     from cambrian.training.checkpoints import Checkpoints
@@ -22,11 +23,21 @@ if TYPE_CHECKING:
     from cambrian.training.samples import Samples
     from cambrian.training.watch import Watch
 
+T = TypeVar("T")
+
 _log = logging.getLogger("cambrian")
 
 
 def train_resumably(
-    engine: Engine, samples: Samples, recipe: Recipe, checkpoints: Checkpoints, watch: Watch, *, what: str, seed: int
+    engine: Engine,
+    samples: Samples,
+    recipe: Recipe,
+    checkpoints: Checkpoints,
+    watch: Watch,
+    *,
+    what: str,
+    seed: int,
+    num_steps_ahead: int,
 ) -> list[tuple[int, float]]:
     """Train to the end of the recipe; return the loss of every step, counted from 1.
 
@@ -54,7 +65,7 @@ def train_resumably(
 
         curve = train(
             engine,
-            watch.pass_on(_iter_steps(samples, recipe, seed, progress, processes)),
+            watch.pass_on(_iter_steps(samples, recipe, seed, progress, processes, num_steps_ahead)),
             num_steps=num_steps,
             rate_factor=lambda step: rate_factor(step, num_steps, recipe.warmup_ratio, recipe.schedule),
             what=what,
@@ -67,7 +78,7 @@ def train_resumably(
 
 
 def _iter_steps(
-    samples: Samples, recipe: Recipe, seed: int, progress: Progress, processes: Processes
+    samples: Samples, recipe: Recipe, seed: int, progress: Progress, processes: Processes, num_steps_ahead: int
 ) -> Iterator[list[Batch | None]]:
     """This process's micro batches of every step that is not done yet; None where others have one more.
 
@@ -76,13 +87,15 @@ def _iter_steps(
     Where features are kept, images are encoded again in the batches that they were first encoded in: a batch of
     another size would round them differently.
     """
-    for step, indices in enumerate(iter_batches(len(samples), recipe.global_batch_size, recipe.epochs, seed)):
+    steps = (
+        (step, deal(indices, recipe.micro_batch_size, rank=processes.rank, num_processes=processes.count))
+        for step, indices in enumerate(iter_batches(len(samples), recipe.global_batch_size, recipe.epochs, seed))
+        if step >= progress.num_steps or samples.keeps_features
+    )
+    for step, mine in look_ahead(steps, num_steps_ahead, lambda item: _announce(samples, item[1])):
         is_done = step < progress.num_steps
-        if is_done and not samples.keeps_features:
-            continue
         if step == progress.num_steps:
             samples.load_state(progress.samples, is_counting=processes.is_main)
-        mine = deal(indices, recipe.micro_batch_size, rank=processes.rank, num_processes=processes.count)
         batches = [samples.read_batch(part) if part else None for part in mine]
         if is_done:
             continue
@@ -90,3 +103,20 @@ def _iter_steps(
             for unusable in processes.gather(samples.take_news()):
                 samples.leave_out(unusable)
         yield batches if processes.count > 1 else [batch for batch in batches if batch is not None]
+
+
+def look_ahead(items: Iterable[T], count: int, announce: Callable[[T], None]) -> Iterator[T]:
+    """Yield the items; each is announced when `count` others still come before it."""
+    waiting: deque[T] = deque()
+    for item in items:
+        if count:
+            announce(item)
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _announce(samples: Samples, parts: Sequence[Sequence[int]]) -> None:
+    for part in parts:
+        samples.announce(part)

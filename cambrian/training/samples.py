@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _NUM_NAMED_RECORDS = 5
 _BYTES_PER_MIB = 1 << 20
+_NUM_KEPT_CONVERSATIONS = 100_000
+"""Conversations whose ids are kept for the next epoch; about a gigabyte of the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,21 @@ class FittedImage:
 class ImageCache:
     """Fitted images, kept in memory until the limit is reached and decoded again beyond it."""
 
-    def __init__(self, read: Callable[[str], bytes], specs: Sequence[ImageSpec], *, max_bytes: int) -> None:
+    def __init__(
+        self, read: Callable[[str], bytes], specs: Sequence[ImageSpec], *, max_bytes: int, num_workers: int = 0
+    ) -> None:
+        """Take what reads an image's file, and how many threads make images that are announced."""
         self._read = read
         self._specs = list(dict.fromkeys(specs))
         self._free_bytes = max_bytes
         self._images: dict[str, FittedImage] = {}
+        self._workers = ThreadPoolExecutor(num_workers, "images") if num_workers else None
+        self._announced: dict[str, Future[FittedImage]] = {}
+
+    def announce(self, name: str) -> None:
+        """Let a worker make an image that will be asked for; without workers it is made when it is."""
+        if self._workers is not None and name not in self._images and name not in self._announced:
+            self._announced[name] = self._workers.submit(self._make, name)
 
     def fit(self, name: str) -> FittedImage:
         """The image of this name.
@@ -57,12 +70,16 @@ class ImageCache:
         """
         if name in self._images:
             return self._images[name]
-        image = decode_image(self._read(name))
-        fitted = FittedImage(name, {spec: fit_image(image, spec) for spec in self._specs}, image.size)
+        announced = self._announced.pop(name, None)
+        fitted = self._make(name) if announced is None else announced.result()
         if fitted.num_bytes <= self._free_bytes:
             self._free_bytes -= fitted.num_bytes
             self._images[name] = fitted
         return fitted
+
+    def _make(self, name: str) -> FittedImage:
+        image = decode_image(self._read(name))
+        return FittedImage(name, {spec: fit_image(image, spec) for spec in self._specs}, image.size)
 
 
 class Samples:
@@ -84,13 +101,16 @@ class Samples:
         max_length: int,
         max_unusable_share: float,
         image_cache_mib: int,
+        num_workers: int,
         features: FeatureCache | None,
     ) -> None:
         """Take `features` where the encoders are frozen and images come back: batches then hold feature maps."""
         self._features = features
         self._records = records
         self._specs = specs
-        self._images = ImageCache(read_image, specs, max_bytes=image_cache_mib * _BYTES_PER_MIB)
+        self._images = ImageCache(
+            read_image, specs, max_bytes=image_cache_mib * _BYTES_PER_MIB, num_workers=num_workers
+        )
         self._num_image_positions = num_image_positions
         self._template = template
         self._tokenizer = tokenizer
@@ -155,6 +175,13 @@ class Samples:
         self.unusable.update(unusable)
         self._check_limit("found by several processes")
 
+    def announce(self, indices: Sequence[int]) -> None:
+        """Let workers make the images of a batch that will be read."""
+        for index in indices:
+            record = self._records[index]
+            if self._use_images and record.image is not None and record.id not in self.unusable:
+                self._images.announce(record.image)
+
     def read_batch(self, indices: Sequence[int]) -> Batch | None:
         """One batch of these records; None when none of them can be used.
 
@@ -203,7 +230,8 @@ class Samples:
             raise ArtifactError(f"record {record.id} ({record.source}): {error}") from error
         if num_cut:
             self._truncated.add(index)
-        self._encoded[index] = encoded
+        if len(self._encoded) < _NUM_KEPT_CONVERSATIONS:
+            self._encoded[index] = encoded
         return encoded
 
     def _turns(self, record: Record) -> Sequence[Turn]:

@@ -51,7 +51,7 @@ def configure(bucket: FaultyBucket, folder: Path, **changes: Any) -> LoadingConf
         "cache_mib": 1,
     }
     shards = BucketConfig.model_validate({**values, **changes})
-    return LoadingConfig(folder=str(folder / "mapped"), shards=shards, num_workers=0, num_batches_ahead=0)
+    return LoadingConfig(folder=str(folder / "mapped"), shards=shards, num_workers=0, num_steps_ahead=0)
 
 
 def open_store(bucket: FaultyBucket, folder: Path, **changes: Any) -> ImageStore:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import pickle
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cambrian.artifacts import write_folder
 from cambrian.data.image_index import map_index
+from cambrian.data.made_once import make_once
 from cambrian.data.mapped_records import LINES_NAME, MappedRecords, map_records, write_mapped
 from cambrian.data.records import read_records, write_records
 from cambrian.interfaces import ArtifactError, Record, Turn
@@ -51,7 +53,7 @@ def test_no_records_can_be_mapped(tmp_path: Path) -> None:
 
 
 def test_workers_read_beside_each_other(tmp_path: Path) -> None:
-    write_mapped(tmp_path / "mapped", RECORDS)
+    make_once(tmp_path / "mapped", lambda folder: write_mapped(folder, RECORDS))
     mapped = MappedRecords(tmp_path / "mapped")
     assert pickle.loads(pickle.dumps(mapped))[7] == RECORDS[7]
     child = os.fork()
@@ -62,7 +64,7 @@ def test_workers_read_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_cut_short_are_refused(tmp_path: Path) -> None:
-    write_mapped(tmp_path / "mapped", RECORDS)
+    make_once(tmp_path / "mapped", lambda folder: write_mapped(folder, RECORDS))
     os.truncate(tmp_path / "mapped" / LINES_NAME, 100)
     with pytest.raises(ArtifactError, match=r"records\.jsonl has 100 bytes, the manifest says"):
         MappedRecords(tmp_path / "mapped")
@@ -80,3 +82,16 @@ def test_a_mapped_index_finds_every_image_and_nothing_else(tmp_path: Path) -> No
 def test_a_pool_without_an_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"images\.json is missing"):
         map_index(tmp_path / "images.json", tmp_path / "mapped")
+
+
+def test_the_first_of_several_makers_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = count()
+    monkeypatch.setattr(os, "getpid", lambda: next(processes))
+
+    def write(folder: Path) -> None:  # while this one writes, another is done
+        make_once(tmp_path / "made", lambda other: write_mapped(other, RECORDS[:2]))
+        write_mapped(folder, RECORDS[:2])
+
+    make_once(tmp_path / "made", write)
+    assert list(MappedRecords(tmp_path / "made")) == RECORDS[:2]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -53,6 +53,7 @@ def make_samples(folder: Path, records: list[Record], pictures: Pictures, **chan
         "max_length": 64,
         "max_unusable_share": 0.5,
         "image_cache_mib": 1,
+        "num_workers": 0,
         "features": None,
     }
     return Samples(records, pictures.read, **{**arguments, **changes})
@@ -151,3 +152,22 @@ def test_a_word_that_the_tokenizer_lacks_names_its_record(tmp_path: Path, pictur
     samples = make_samples(tmp_path, [make_record("a", None, "purple")], pictures)
     with pytest.raises(ArtifactError, match=r"record a \(s\): 'purple'"):
         samples.read_batch([0])
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_make_the_same_batches(tmp_path: Path, pictures: Pictures, num_workers: int) -> None:
+    names = [f"{index}.png" for index in range(6)] + ["broken.png"]
+    records = [make_record(name, name) for name in names]
+    plain = make_samples(tmp_path, records, Pictures())
+    samples = make_samples(tmp_path, records, pictures, num_workers=num_workers)
+    samples.announce(range(7))
+    for indices in ([0, 1, 2], [3, 6, 4], [5]):
+        ours, expected = samples.read_batch(indices), plain.read_batch(indices)
+        assert ours is not None
+        assert expected is not None
+        assert ours.record_ids == expected.record_ids
+        assert ours.images is not None
+        assert expected.images is not None
+        assert all(map(np.array_equal, ours.images.pixels, expected.images.pixels))
+    assert samples.unusable == plain.unusable == {"broken.png": "undecodable-image"}
+    assert set(pictures.reads.values()) == {1}

@@ -68,10 +68,12 @@ RECIPE: dict[str, Any] = {
     "feature_cache_mib": 1,
     "checkpoints": {"folder": "checkpoints", "every_steps": 2, "num_kept": 2},
 }
+LOADING: dict[str, Any] = {"folder": "loading", "shards": {"kind": "folder"}, "num_workers": 0, "num_steps_ahead": 0}
 LOCAL: dict[str, Any] = {
     "launch": ["python", "-m"],
     "engine": {"kind": "local", "recompute_activations": False},
     "watch": {"every_steps": 2, "peak_tflops": None, "board": {"kind": "none"}},
+    "loading": LOADING,
 }
 TRAINING = parse_block(TrainingConfig, LOCAL, where="training")
 
