@@ -32,6 +32,7 @@ def list_facts(facts: PhaseFacts) -> dict[str, str]:
     found["records"] = str(facts.plan.num_records)
     found["steps"] = str(facts.steps)
     found["batch"] = f"{facts.plan.recipe.global_batch_size} in parts of {facts.plan.recipe.micro_batch_size}"
+    found["engine"] = facts.engine
     found["tokens"] = f"{facts.amount.tokens:.{_PLACES}g}"
     found["flops"] = f"{facts.flops:.{_PLACES}g}"
     return {f"{facts.plan.key} {name}": value for name, value in found.items()}

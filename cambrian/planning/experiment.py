@@ -22,7 +22,8 @@ from cambrian.models.config import ConnectorConfig, ModelConfig
 from cambrian.params import look_up
 from cambrian.planning.config import ForecastConfig
 from cambrian.planning.counting import count_mix
-from cambrian.training.config import AdapterRow, LLMMeaning, Recipe, RunRow, VisionRow
+from cambrian.runtime import RuntimeConfig
+from cambrian.training.config import AdapterRow, LLMMeaning, Recipe, RunRow, TrainingConfig, VisionRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,6 +99,8 @@ class Experiment:
     backbones: Mapping[str, BackboneConfig]
     pools: Mapping[str, PoolConfig]
     forecast: ForecastConfig
+    training: TrainingConfig
+    runtime: RuntimeConfig
     phases: tuple[PhasePlan, ...]
     """Adapters in the order of their rows, then runs."""
 
@@ -130,6 +133,8 @@ def read_experiment(files: ParamsFiles) -> Experiment:
         backbones=resolver.backbones,
         pools=resolver.pools,
         forecast=forecast,
+        training=files.block("training", TrainingConfig),
+        runtime=files.block("runtime", RuntimeConfig),
         phases=tuple(phases),
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cambrian.interfaces import ParamsError
 from cambrian.planning.memory import GIB, Memory, Sharding, estimate_memory, state_bytes
 from cambrian.planning.rehearsal import PhaseFacts, Rehearsal
+from cambrian.training.config import LocalEngineConfig
 
 if TYPE_CHECKING:
     from cambrian.planning.config import ForecastConfig
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _SECONDS_PER_HOUR = 3600.0
 _TERA = 1e12
 _NUM_NAMED = 4
+_ITEMSIZES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +160,19 @@ def forecast_phase(facts: PhaseFacts, config: ForecastConfig, sharding: Sharding
 
 def sharding_of(experiment: Experiment) -> Sharding:
     """How the scale's engine lays training out."""
+    engine, num_devices = experiment.training.engine, experiment.forecast.hardware.num_devices
+    if isinstance(engine, LocalEngineConfig):
+        return Sharding(
+            num_devices=num_devices,
+            zero_stage=0,
+            offloads_optimizer=False,
+            itemsize=_ITEMSIZES["float32"],
+            recomputes=engine.recompute_activations,
+        )
     return Sharding(
-        num_devices=experiment.forecast.hardware.num_devices,
-        zero_stage=0,
-        offloads_optimizer=False,
-        itemsize=4,
-        recomputes=False,
+        num_devices=num_devices,
+        zero_stage=engine.zero_stage,
+        offloads_optimizer=engine.offload != "none",
+        itemsize=_ITEMSIZES[engine.precision],
+        recomputes=engine.recompute_activations,
     )

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from cambrian.interfaces import ParamsError
 from cambrian.planning.flops import NOTHING, Cost, count_connector, count_encoder, count_llm
 from cambrian.planning.meta import MetaModels
+from cambrian.training.config import LocalEngineConfig, MuonAdamWConfig
+from cambrian.training.deepspeed_engine import deepspeed_config
+from cambrian.training.engines import count_accumulation_steps
 from cambrian.training.optimizer import build_optimizers
 from cambrian.training.sampler import count_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
     from cambrian.models.config import ModelConfig
     from cambrian.models.multimodal import MultimodalModel
@@ -74,6 +77,8 @@ class PhaseFacts:
     """Parameters that learn, by part."""
     groups: tuple[GroupFacts, ...]
     steps: int
+    engine: str
+    """What matters of the engine's configuration for this recipe."""
     amount: Amount
     encoders: Cost
     connector: Cost
@@ -105,6 +110,7 @@ class Rehearsal:
         model, recipe = self._build(plan.model), plan.recipe
         facts = self._facts[_key(plan.model)]
         _check_lengths(plan, facts)
+        engine = describe_engine(plan, self._experiment)
         model.set_trainable(set(plan.trained))
         parts = model.parts()
         amount = self._amount(plan, facts)
@@ -120,6 +126,7 @@ class Rehearsal:
                 )
             ),
             steps=count_steps(plan.num_records, recipe.global_batch_size, recipe.epochs),
+            engine=engine,
             amount=amount,
             encoders=self._cost_of_encoders(plan.model, learns=learns)
             * (amount.images / recipe.epochs if is_encoded_once else amount.images),
@@ -181,6 +188,27 @@ def _describe(model: MultimodalModel) -> ModelFacts:
         num_layers=config.num_hidden_layers,
         hidden_dim=config.hidden_size,
     )
+
+
+def describe_engine(plan: PhasePlan, experiment: Experiment) -> str:
+    """Make the engine's configuration for a phase, as the training stage will, and say what matters of it.
+
+    Raises:
+        ParamsError: the engine cannot train this recipe on so many devices.
+    """
+    engine, num_devices = experiment.training.engine, experiment.forecast.hardware.num_devices
+    if isinstance(engine, LocalEngineConfig):
+        return f"local, recomputes {engine.recompute_activations}"
+    if isinstance(plan.recipe.optimizer, MuonAdamWConfig):
+        raise ParamsError(
+            f"{plan.key}: its recipe's optimizer is muon-adamw, which training.engine deepspeed cannot cut"
+        )
+    try:
+        steps = count_accumulation_steps(plan.recipe, num_devices)
+    except ParamsError as error:
+        raise ParamsError(f"{plan.key}: {error}") from error
+    values = deepspeed_config(engine, plan.recipe, steps, torch.device(experiment.runtime.device))
+    return f"deepspeed stage {values['zero_optimization']['stage']}, {engine.precision}, {steps} steps of gradients"
 
 
 def _list_groups(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[GroupFacts, ...]:
