@@ -19,7 +19,7 @@ def assemble_model(
     Raises:
         ParamsError: the connector does not fit these encoders or this LLM.
     """
-    shapes = [FeatureShape(encoder.channels, encoder.grid) for encoder in encoders]
+    shapes = [FeatureShape(encoder.channels, encoder.grid, encoder.num_maps) for encoder in encoders]
     llm_dim = llm.config.hidden_size
     try:
         connector = build_connector(config.connector, shapes, llm_dim=llm_dim)

@@ -1,7 +1,9 @@
 """What every connector is, and the last steps that they share: norm, positions and newlines of visual tokens."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from einops import rearrange
@@ -18,7 +20,27 @@ class FeatureShape:
     """The shape of an encoder's feature map."""
 
     channels: int
+    """Of all its maps together."""
     grid: int
+    """Of the finest of them."""
+    num_maps: int = 1
+    """Layers that come on a grid of their own each."""
+
+
+def group_maps(features: Sequence[Tensor], shapes: Sequence[FeatureShape]) -> list[list[Tensor]]:
+    """Return the maps of every encoder.
+
+    Raises:
+        ValueError: there are more or fewer maps than the encoders have.
+    """
+    counts = [shape.num_maps for shape in shapes]
+    if len(features) != sum(counts):
+        raise ValueError(
+            f"{len(features)} feature maps, expected {' + '.join(map(str, counts))}, one per layer of every encoder: "
+            "the connector was built for other encoders"
+        )
+    ends = list(accumulate(counts))
+    return [list(features[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
 
 @dataclass  # without slots: DeepSpeed looks for tensors in the `vars` of what a module returns
@@ -32,14 +54,17 @@ class Visual:
 
 
 class Connector(nn.Module, ABC):
-    """Turns the encoders' feature maps into visual tokens of the LLM's width."""
+    """Turns the encoders' feature maps into visual tokens of the LLM's width.
+
+    `features` has one map for every layer of every encoder, in their order (`FeatureShape.num_maps`).
+    """
 
     num_tokens: int
     """Visual tokens per image, without newlines."""
 
     @abstractmethod
     def forward(self, features: list[Tensor], sizes: Int[Tensor, "images 2"]) -> Visual:
-        """Return the visual tokens; `features[k]` is Float[images, channels_k, grid_k, grid_k] of encoder k."""
+        """Return the visual tokens; `features[k]` is Float[images, channels_k, grid_k, grid_k] of layer k."""
 
 
 def check_pooling(*, input_side: int, side: int) -> None:

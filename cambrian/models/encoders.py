@@ -48,10 +48,10 @@ class EncoderSpec(Params):
 
 
 class VisionEncoder(nn.Module):
-    """A timm model that delivers one feature map per image.
+    """A network that delivers one feature map per image and layer.
 
-    Several layers are brought to the finest grid among them (bilinear, without antialiasing) and joined along
-    channels, shallow to deep, as the release does with ConvNeXt's stages.
+    `maps` leaves every layer on its own grid, so that what takes them resizes each once. Called as a module, it brings
+    them to the finest grid among them (bilinear, without antialiasing) and joins them along channels, shallow to deep.
     """
 
     def __init__(self, backbone: nn.Module, spec: EncoderSpec) -> None:
@@ -74,12 +74,25 @@ class VisionEncoder(nn.Module):
                 f"the network cannot take images of {side} x {side} pixels ({error}): give it the side that it was "
                 "made for, or build it for this one (timm's `img_size`)"
             ) from error
+        self.num_maps = len(self.layers)
         self.channels: int = example.shape[1]
         self.grid: int = example.shape[2]
         """Features per side of the square map."""
 
     def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images channels grid grid"]:
-        """Return the feature map of every image.
+        """Return the joined feature map of every image.
+
+        Raises:
+            ValueError: the images have another side than the encoder was built for.
+        """
+        maps = VisionEncoder.maps(self, pixels)
+        if len(maps) == 1:
+            return maps[0]
+        finest = max(feature_map.shape[-1] for feature_map in maps)
+        return torch.cat([resize_map(feature_map, finest) for feature_map in maps], dim=1)
+
+    def maps(self, pixels: Float[Tensor, "images 3 height width"]) -> list[Tensor]:
+        """Return every layer's feature maps, Float[images, channels_k, grid_k, grid_k], shallow to deep.
 
         Raises:
             ValueError: the images have another side than the encoder was built for.
@@ -94,10 +107,7 @@ class VisionEncoder(nn.Module):
         maps: list[Tensor] = self.backbone.forward_intermediates(  # type: ignore[operator]
             pixels, indices=self.layers, norm=self.norm, output_fmt="NCHW", intermediates_only=True, stop_early=True
         )
-        if len(maps) == 1:
-            return maps[0]
-        finest = max(feature_map.shape[-1] for feature_map in maps)
-        return torch.cat([resize_map(feature_map, finest) for feature_map in maps], dim=1)
+        return maps
 
 
 def resize_map(

@@ -8,8 +8,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cambrian.models.connector import Connector, FeatureShape, Visual
-from cambrian.models.encoders import resize_map
+from cambrian.models.connector import Connector, FeatureShape, Visual, group_maps
+from cambrian.models.joined_maps import join_maps
 
 
 class MLPConnector(Connector):
@@ -32,20 +32,20 @@ class MLPConnector(Connector):
         super().__init__()
         self.side = side
         self.num_tokens = side**2
+        self.shapes = list(shapes)
         self.cell_sides = [1 if delivery == "interpolate" else -(-shape.grid // side) for shape in shapes]
         joined_dim = sum(shape.channels * cell**2 for shape, cell in zip(shapes, self.cell_sides, strict=True))
         self.layers = nn.Sequential(nn.Linear(joined_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, llm_dim))
 
     def forward(self, features: list[Tensor], sizes: Int[Tensor, "images 2"]) -> Visual:
         """Return one visual token per cell of the grid."""
-        cells = [self._deliver(feature_map, cell) for feature_map, cell in zip(features, self.cell_sides, strict=True)]
+        grouped = group_maps(features, self.shapes)
+        cells = [self._deliver(maps, cell) for maps, cell in zip(grouped, self.cell_sides, strict=True)]
         return Visual(self.layers(torch.cat(cells, dim=-1)), None)
 
-    def _deliver(
-        self, feature_map: Float[Tensor, "images channels grid grid"], cell: int
-    ) -> Float[Tensor, "images tokens joined"]:
+    def _deliver(self, maps: list[Tensor], cell: int) -> Float[Tensor, "images tokens joined"]:
         return rearrange(
-            resize_map(feature_map, self.side * cell),
+            join_maps(maps, self.side * cell),
             "images channels (row a) (column b) -> images (row column) (a b channels)",
             a=cell,
             b=cell,

@@ -158,13 +158,13 @@ class MultimodalModel(nn.Module):
         return Prompt(flat.view_as(embeddings), mask, vision)
 
     def encode(self, images: ImageBatch) -> list[Tensor]:
-        """Return every encoder's feature maps; frozen encoders keep nothing for a backward pass."""
+        """Return every encoder's feature maps, one per layer; frozen encoders keep nothing for a backward pass."""
         if images.features is not None:
             return images.features
         features = []
         for encoder, pixels in zip(self.encoders, images.pixels, strict=True):
             with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(encoder)):
-                features.append(encoder(pixels))
+                features += encoder.maps(pixels) if isinstance(encoder, VisionEncoder) else [encoder(pixels)]
         return features
 
     def _hidden_states(self, prompt: Prompt, segments: Segments) -> Float[Tensor, "tokens dim"]:

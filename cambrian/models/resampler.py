@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from cambrian.models.connector import Connector, FeatureShape, Visual
-from cambrian.models.encoders import resize_map
+from cambrian.models.connector import Connector, FeatureShape, Visual, group_maps
+from cambrian.models.joined_maps import join_maps
 from cambrian.models.padding import are_all_square, visible_cells
 
 
@@ -70,6 +70,7 @@ class ResamplerConnector(Connector):
     ) -> None:
         super().__init__()
         self.num_tokens = num_queries
+        self.shapes = list(shapes)
         self.input_sides = [min(shape.grid, max_input_side) for shape in shapes]
         self.inputs = nn.ModuleList(nn.Linear(shape.channels, dim) for shape in shapes)
         self.input_positions = nn.ParameterList(
@@ -82,9 +83,10 @@ class ResamplerConnector(Connector):
     def forward(self, features: list[Tensor], sizes: Int[Tensor, "images 2"]) -> Visual:
         """Return the queries' tokens; they have no spatial order. Padding is never attended to."""
         tokens = []
+        grouped = group_maps(features, self.shapes)
         for index, side in enumerate(self.input_sides):
             sequence = rearrange(
-                resize_map(features[index], side), "images channels row column -> images (row column) channels"
+                join_maps(grouped[index], side), "images channels row column -> images (row column) channels"
             )
             tokens.append(self.inputs[index](sequence) + self.input_positions[index])
         mask = None

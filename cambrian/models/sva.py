@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cambrian.models.aggregator import Aggregator, Evidence, rearrange_windows
-from cambrian.models.connector import Connector, FeatureShape, Visual
+from cambrian.models.connector import Connector, FeatureShape, Visual, group_maps
 from cambrian.models.encoders import resize_map
+from cambrian.models.joined_maps import JoinedLinear
 from cambrian.models.padding import are_all_square, visible_cells, visible_windows
 
 
@@ -47,11 +48,12 @@ class SVAConnector(Connector):
         self.group_sides = list(group_sides)
         self.has_aggregators = has_aggregators
         self.skip_hidden = skip_hidden
+        self.shapes = list(shapes)
         self.window_sides = [max(1, min(shape.grid // side, max_window_side)) for shape in shapes]
         """Features per side of a cell of the final grid, for each encoder."""
         self.map_sides = [side * window for window in self.window_sides]
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.Linear(shape.channels, dim), nn.GELU(), nn.Linear(dim, dim), nn.LayerNorm(dim))
+            nn.Sequential(JoinedLinear(shape.channels, dim), nn.GELU(), nn.Linear(dim, dim), nn.LayerNorm(dim))
             for shape in shapes
         )
         self.queries = nn.Parameter(torch.randn(len(self.group_sides), dim) * dim**-0.5)
@@ -72,7 +74,7 @@ class SVAConnector(Connector):
 
     def forward(self, features: list[Tensor], sizes: Int[Tensor, "images 2"]) -> Visual:
         """Return one visual token per cell, and what aggregators inside the LLM attend to."""
-        maps = [self._project(index, feature_map) for index, feature_map in enumerate(features)]
+        maps = [self._project(index, layers) for index, layers in enumerate(group_maps(features, self.shapes))]
         context = maps[0].mean(dim=(1, 2))
         needed = {*self.group_sides, self.side} if self.has_aggregators else set(self.group_sides)
         evidence = {side: self._gather(maps, context, sizes, side) for side in sorted(needed)}
@@ -92,14 +94,23 @@ class SVAConnector(Connector):
             projected = projected.new_zeros(len(flat), projected.shape[1]).index_copy(0, rows, projected)
         return projected.view(*tokens.shape[:2], -1)
 
-    def _project(
-        self, index: int, feature_map: Float[Tensor, "images channels grid grid"]
-    ) -> Float[Tensor, "images side side dim"]:
-        delivered = resize_map(feature_map, self.map_sides[index])
-        projected: Tensor = self.projections[index](
-            rearrange(delivered, "images channels row column -> images row column channels")
-        )
-        return projected
+    def _project(self, index: int, maps: list[Tensor]) -> Float[Tensor, "images side side dim"]:
+        """Bring an encoder's maps to their grid, each once, before or after the first layer, whichever is cheaper."""
+        side = self.map_sides[index]
+        if len(maps) == 1 and maps[0].shape[-1] == side:  # nothing to resize
+            projected: Tensor = self.projections[index][1:](  # type: ignore[index]
+                nn.functional.linear(
+                    rearrange(maps[0], "images channels row column -> images row column channels"),
+                    self.projections[index].get_parameter("0.weight"),
+                    self.projections[index].get_parameter("0.bias"),
+                )
+            )
+            return projected
+        first, *rest = self.projections[index].children()
+        hidden: Tensor = first(maps, side)
+        for layer in rest:
+            hidden = layer(hidden)
+        return rearrange(hidden, "images (row column) dim -> images row column dim", row=side)
 
     def _gather(
         self, maps: list[Tensor], context: Float[Tensor, "images dim"], sizes: Int[Tensor, "images 2"], side: int

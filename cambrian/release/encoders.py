@@ -170,6 +170,11 @@ class DeliveringEncoder(VisionEncoder):
         self.name = name
         self.image_side = spec.image.side
         super().__init__(backbone, spec)
+        self.num_maps = 1
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """Return the delivered map alone."""
+        return [self(pixels)]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return Float[images, channels, side, side], layers joined along channels in their order.

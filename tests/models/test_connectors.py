@@ -58,7 +58,7 @@ def test_a_gradient_reaches_every_parameter_and_every_encoder(name: str) -> None
 def test_unshuffling_keeps_every_feature_of_a_cell() -> None:
     connector = MLPConnector([FeatureShape(1, 4)], side=2, delivery="unshuffle", hidden_dim=8, llm_dim=8)
     feature_map = torch.arange(16.0).view(1, 1, 4, 4)
-    assert connector._deliver(feature_map, 2)[0].tolist() == [
+    assert connector._deliver([feature_map], 2)[0].tolist() == [
         [0, 1, 4, 5],
         [2, 3, 6, 7],
         [8, 9, 12, 13],
@@ -74,7 +74,7 @@ def test_a_map_that_does_not_divide_is_interpolated_up_before_unshuffling() -> N
 def test_interpolation_to_a_quarter_of_the_grid_takes_the_middle_of_each_cell() -> None:
     connector = MLPConnector([FeatureShape(1, 4)], side=2, delivery="interpolate", hidden_dim=8, llm_dim=8)
     feature_map = torch.arange(16.0).view(1, 1, 4, 4)
-    assert connector._deliver(feature_map, 1)[0].flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert connector._deliver([feature_map], 1)[0].flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
 
 
 @pytest.mark.parametrize(("grid", "window"), [(1, 1), (2, 1), (5, 2), (7, 3), (64, 3)], ids=lambda value: str(value))

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cambrian.models.aggregator import Aggregator
 from cambrian.models.connector import FeatureShape
+from cambrian.models.encoders import resize_map
 from cambrian.models.llm_aggregators import Vision
 from cambrian.models.padding import visible_cells
 from cambrian.models.sva import SVAConnector
@@ -112,3 +113,22 @@ def test_square_images_leave_nothing_out() -> None:
     assert evidence is not None
     assert evidence.rows is None
     assert evidence.mask is None
+
+
+def test_layers_on_grids_of_their_own_are_each_resized_once_before_or_after_the_first_layer() -> None:
+    torch.manual_seed(0)
+    grids, channels, side = (8, 4, 2, 1), (4, 6, 8, 10), 4
+    shapes = [FeatureShape(sum(channels), 8, num_maps=4)]
+    values = {"depth": 1, "group_sides": [2], "dim": 16, "num_heads": 2, "max_window_side": 2, "llm_dim": 12}
+    connector = SVAConnector(shapes, side=2, has_aggregators=False, **values).double()  # type: ignore[arg-type]
+    maps = [torch.randn(2, count, grid, grid).double() for count, grid in zip(channels, grids, strict=True)]
+    sizes = torch.full((2, 2), 32)
+    once = torch.cat([resize_map(one, side) for one in maps], dim=1)
+    delivered = SVAConnector([FeatureShape(sum(channels), 4)], side=2, has_aggregators=False, **values).double()  # type: ignore[arg-type]
+    delivered.load_state_dict(connector.state_dict())
+    expected = delivered([once], sizes).tokens
+    torch.testing.assert_close(connector(maps, sizes).tokens, expected, atol=1e-10, rtol=0)
+    finest = torch.cat([resize_map(one, 8) for one in maps], dim=1)  # resized twice: other numbers
+    assert (delivered([resize_map(finest, side)], sizes).tokens - expected).abs().max() > 1e-4
+    with pytest.raises(ValueError, match=r"3 feature maps, expected 4, one per layer of every encoder"):
+        connector(maps[:3], sizes)
