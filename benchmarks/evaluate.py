@@ -35,7 +35,7 @@ from cambrian.backbones.language_model import build_language_model
 from cambrian.backbones.tokenizer import token_ids, write_tokenizer
 from cambrian.backbones.vision_encoder import build_encoder
 from cambrian.data.collate import collate
-from cambrian.data.conversation import Encoded, encode_prompt, find_template
+from cambrian.data.conversation import Encoded, encode_prompt
 from cambrian.data.images import preprocess
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.evaluation.answering import OwnAnswerer
@@ -48,6 +48,7 @@ from cambrian.models.generation import generate_with_options
 from cambrian.models.tensor_files import unique_tensors, write_tensors
 from cambrian.models.weights import build_model
 from cambrian.params import ParamsFiles
+from cambrian.release.templates import find_template
 from cambrian.training.config import AdapterRow, ConnectorMeaning, LLMMeaning, RunRow
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cambrian.data.conversation import encode_conversation, find_template, truncate
+from cambrian.data.conversation import truncate, without_images
 from cambrian.data.tokenizer import read_tokenizer
-from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, ParamsError, RecordError, Turn
+from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, ParamsError, RecordError
 from cambrian.models.config import GridLayout, ResamplerConfig
+from cambrian.release.templates import find_template
 from cambrian.training.config import AdapterRow, ConnectorMeaning, LLMMeaning, Recipe, RunRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from cambrian.data.conversation import Template
@@ -42,11 +42,9 @@ class TrainingView:
         """
         if sum(IMAGE_PLACEHOLDER in turn.text for turn in record.turns) != (record.image is not None):
             raise RecordError("image-placeholder", "text and picture do not go together")
-        turns: Sequence[Turn] = record.turns
-        if not self.use_images:
-            turns = [Turn(turn.speaker, turn.text.replace(IMAGE_PLACEHOLDER, "")) for turn in turns]
+        turns = record.turns if self.use_images else without_images(record.turns)
         try:
-            encoded = encode_conversation(turns, self.template, self.tokenizer, self.num_image_positions)
+            encoded = self.template.encode_conversation(turns, self.tokenizer, self.num_image_positions)
         except RecordError:
             raise
         except ValueError as error:

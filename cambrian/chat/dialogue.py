@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cambrian.data.conversation import TEMPLATES, Template, encode_conversation
-from cambrian.interfaces import IMAGE_PLACEHOLDER, ParamsError, RecordError, Turn
-from cambrian.release.templates import RELEASE_TEMPLATES, ReleaseTemplate, encode_text, prepare_turns, render
+from cambrian.interfaces import IMAGE_PLACEHOLDER, RecordError, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cambrian.data.conversation import Template
     from cambrian.data.tokenizer import Tokenizer
 
 
@@ -23,26 +22,12 @@ class Exchange:
     answer: str
 
 
-def find_dialogue_template(name: str) -> Template | ReleaseTemplate:
-    """The template of this name, ours or the release's.
-
-    Raises:
-        ParamsError: there is none.
-    """
-    if name in TEMPLATES:
-        return TEMPLATES[name]
-    if name in RELEASE_TEMPLATES:
-        return RELEASE_TEMPLATES[name]
-    known = ", ".join(sorted([*TEMPLATES, *RELEASE_TEMPLATES]))
-    raise ParamsError(f"unknown conversation template {name!r}; known: {known}")
-
-
 def encode_dialogue(
     exchanges: Sequence[Exchange],
     question: str,
     *,
     num_images: int,
-    template: Template | ReleaseTemplate,
+    template: Template,
     tokenizer: Tokenizer,
     num_image_positions: int,
 ) -> list[int]:
@@ -57,13 +42,8 @@ def encode_dialogue(
     """
     _check_questions([*(exchange.question for exchange in exchanges), question], num_images)
     turns = _to_turns(exchanges, question, has_images=num_images > 0)
-    num_positions = num_image_positions * num_images
     try:
-        if isinstance(template, ReleaseTemplate):
-            text = render(prepare_turns(turns)[:-1], template) + template.assistant
-            return encode_text(text, template, tokenizer, num_positions)
-        ids = encode_conversation(turns, template, tokenizer, num_positions).input_ids
-        return ids[: len(ids) - len(tokenizer.encode(template.assistant_end))]
+        return template.encode_dialogue(turns, tokenizer, num_image_positions * num_images)
     except RecordError:
         raise
     except ValueError as error:
@@ -88,10 +68,10 @@ def _check_questions(questions: Sequence[str], num_images: int) -> None:
 
 
 def _to_turns(exchanges: Sequence[Exchange], question: str, *, has_images: bool) -> list[Turn]:
-    """The turns, ending in an empty answer; a marker that a model has written itself is no image."""
+    """The turns, ending in the question; a marker that a model has written itself is no image."""
     turns: list[Turn] = []
     for exchange in [*exchanges, Exchange(question, "")]:
         text = exchange.question.replace(IMAGE_PLACEHOLDER, "").strip()
         turns.append(Turn("human", f"{IMAGE_PLACEHOLDER}\n{text}" if has_images and not turns else text))
         turns.append(Turn("gpt", exchange.answer.replace(IMAGE_PLACEHOLDER, "")))
-    return turns
+    return turns[:-1]

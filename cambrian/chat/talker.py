@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from cambrian.chat.attention import LayerShares, record_shares
-from cambrian.chat.dialogue import encode_dialogue, find_dialogue_template
+from cambrian.chat.dialogue import encode_dialogue
 from cambrian.data.images import preprocess
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import IGNORE_LABEL, ArtifactError, Batch, ImageBatch, RecordError
 from cambrian.models.generation import generate
 from cambrian.models.weights import read_model, read_stored
+from cambrian.release.templates import find_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cambrian.data.tokenizer import Tokenizer
     from cambrian.models.config import ModelConfig
     from cambrian.models.multimodal import MultimodalModel
-    from cambrian.release.templates import ReleaseTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Talker:
     config: ModelConfig
     model: MultimodalModel
     tokenizer: Tokenizer
-    template: Template | ReleaseTemplate
+    template: Template
     device: str
 
     def answer(
@@ -130,7 +130,7 @@ def read_talker(folder: Path, *, backbones: Path | None, device: str) -> Talker:
         config=stored.config,
         model=model,
         tokenizer=read_tokenizer(backbones / stored.config.llm),
-        template=find_dialogue_template(stored.config.template),
+        template=find_template(stored.config.template),
         device=device,
     )
 

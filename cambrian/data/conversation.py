@@ -1,25 +1,58 @@
-"""Conversations as ids and labels, by templates that are data."""
+"""Conversations as ids and labels: what a template does, and the one of the tiny language models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, ParamsError, RecordError
+from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, RecordError, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cambrian.data.tokenizer import Tokenizer
-    from cambrian.interfaces import Turn
+
+
+class Template(Protocol):
+    """How conversations of one form are read; all that training, evaluation and chat know of a template.
+
+    All of them by name: `cambrian.release.templates`.
+    """
+
+    @property
+    def assistant_end(self) -> str:
+        """Closes an assistant's turn and is learned with it."""
+        ...
+
+    def encode_conversation(self, turns: Sequence[Turn], tokenizer: Tokenizer, num_image_positions: int) -> Encoded:
+        """Encode the turns; labels are the ids of the assistant's words and of the token that ends its turn.
+
+        Every tag of a turn with an image is removed and one image is put before its text. A leading turn of the
+        assistant is left out.
+
+        Raises:
+            RecordError: the turns do not alternate, or the last is not the assistant's.
+            ValueError: a word is not in the vocabulary.
+        """
+        ...
+
+    def encode_dialogue(self, turns: Sequence[Turn], tokenizer: Tokenizer, num_image_positions: int) -> list[int]:
+        """Encode turns of which the last is the user's, up to where the assistant's answer begins.
+
+        The ids are those that `encode_conversation` puts before the answer.
+
+        Raises:
+            RecordError: the turns do not alternate, or the last is not the user's.
+            ValueError: a word is not in the vocabulary.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """What stands around the turns of a conversation.
+class PiecewiseTemplate:
+    """What stands around the turns of a conversation, where each piece is tokenised by itself.
 
-    Each piece is tokenised by itself, so its borders must be borders of tokens: true of special tokens, and of words
-    in a word-level vocabulary.
+    The borders of pieces must be borders of tokens: true of special tokens, and of words in a word-level vocabulary.
     """
 
     beginning: str
@@ -34,12 +67,55 @@ class Template:
     assistant_end: str
     """Closes an assistant's turn and is learned with it."""
 
+    def encode_conversation(self, turns: Sequence[Turn], tokenizer: Tokenizer, num_image_positions: int) -> Encoded:
+        """See `Template`.
 
-TEMPLATES = {
-    # ours: the tiny language models, whose vocabulary has one word for each of these. Nothing stands between question
-    # and answer, so the answer is predicted at the question's last word, which names what is asked for.
-    "turns": Template(beginning="", user="<user>", user_end="", image_end="", assistant="", assistant_end="<end>"),
-}
+        Raises:
+            RecordError: the turns do not alternate, the last is not the assistant's, or more than one has an image.
+            ValueError: a word is not in the vocabulary.
+
+        Source: the release's preprocessing (train_fsdp.py), which keeps the same words and masks the same positions.
+        """
+        if turns and turns[0].speaker == "gpt":
+            turns = turns[1:]
+        _check_turns(turns)
+        input_ids = tokenizer.encode(self.beginning)
+        labels = [IGNORE_LABEL] * len(input_ids)
+        for turn in turns:
+            if turn.speaker == "human":
+                ids = self._encode_user(turn.text, tokenizer, num_image_positions)
+                learned = [IGNORE_LABEL] * len(ids)
+            else:
+                opening = tokenizer.encode(self.assistant)
+                answer = tokenizer.encode(turn.text.strip()) + tokenizer.encode(self.assistant_end)
+                ids, learned = opening + answer, [IGNORE_LABEL] * len(opening) + answer
+            input_ids += ids
+            labels += learned
+        return Encoded(input_ids, labels)
+
+    def encode_dialogue(self, turns: Sequence[Turn], tokenizer: Tokenizer, num_image_positions: int) -> list[int]:
+        """See `Template`.
+
+        Raises:
+            RecordError: the turns do not alternate, the last is not the user's, or more than one has an image.
+            ValueError: a word is not in the vocabulary.
+        """
+        ids = self.encode_conversation([*turns, Turn("gpt", "")], tokenizer, num_image_positions).input_ids
+        return ids[: len(ids) - len(tokenizer.encode(self.assistant_end))]
+
+    def _encode_user(self, text: str, tokenizer: Tokenizer, num_image_positions: int) -> list[int]:
+        has_image = IMAGE_PLACEHOLDER in text
+        text = text.replace(IMAGE_PLACEHOLDER, "").strip()
+        image = [IMAGE_TOKEN_ID] * num_image_positions + tokenizer.encode(self.image_end) if has_image else []
+        return [*tokenizer.encode(self.user), *image, *tokenizer.encode(text), *tokenizer.encode(self.user_end)]
+
+
+TURNS = PiecewiseTemplate(beginning="", user="<user>", user_end="", image_end="", assistant="", assistant_end="<end>")
+"""Ours: the tiny language models, whose vocabulary has one word for each of these.
+
+Nothing stands between question and answer, so the answer is predicted at the question's last word, which names what
+is asked for.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,51 +131,6 @@ class Encoded:
         return sum(label != IGNORE_LABEL for label in self.labels)
 
 
-def find_template(name: str) -> Template:
-    """The template of this name.
-
-    Raises:
-        ParamsError: there is none.
-    """
-    if name not in TEMPLATES:
-        raise ParamsError(f"unknown conversation template {name!r}; known: {', '.join(sorted(TEMPLATES))}")
-    return TEMPLATES[name]
-
-
-def encode_conversation(
-    turns: Sequence[Turn], template: Template, tokenizer: Tokenizer, num_image_positions: int
-) -> Encoded:
-    """Encode the turns; labels are the ids of the assistant's words and of the token that ends its turn.
-
-    Every tag of a turn with an image is removed and one image is put before its text. A leading turn of the assistant
-    is left out.
-
-    Raises:
-        RecordError: the turns do not alternate, the last is not the assistant's, or more than one has an image.
-        ValueError: a word is not in the vocabulary.
-
-    Source: the release's preprocessing (train_fsdp.py), which keeps the same words and masks the same positions.
-    """
-    if turns and turns[0].speaker == "gpt":
-        turns = turns[1:]
-    _check_turns(turns)
-    input_ids = tokenizer.encode(template.beginning)
-    labels = [IGNORE_LABEL] * len(input_ids)
-    for turn in turns:
-        if turn.speaker == "human":
-            has_image = IMAGE_PLACEHOLDER in turn.text
-            text = turn.text.replace(IMAGE_PLACEHOLDER, "").strip()
-            ids = _encode_user(text, has_image, template, tokenizer, num_image_positions)
-            learned = [IGNORE_LABEL] * len(ids)
-        else:
-            opening = tokenizer.encode(template.assistant)
-            answer = tokenizer.encode(turn.text.strip()) + tokenizer.encode(template.assistant_end)
-            ids, learned = opening + answer, [IGNORE_LABEL] * len(opening) + answer
-        input_ids += ids
-        labels += learned
-    return Encoded(input_ids, labels)
-
-
 def encode_prompt(
     question: str, has_image: bool, template: Template, tokenizer: Tokenizer, num_image_positions: int
 ) -> list[int]:
@@ -108,10 +139,15 @@ def encode_prompt(
     Raises:
         ValueError: a word is not in the vocabulary.
     """
+    turn = Turn("human", f"{IMAGE_PLACEHOLDER}\n{question}" if has_image else question)
+    return template.encode_dialogue([turn], tokenizer, num_image_positions)
+
+
+def without_images(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns without images and their places."""
     return [
-        *tokenizer.encode(template.beginning),
-        *_encode_user(question.strip(), has_image, template, tokenizer, num_image_positions),
-        *tokenizer.encode(template.assistant),
+        Turn(turn.speaker, turn.text.replace(IMAGE_PLACEHOLDER, "").strip()) if IMAGE_PLACEHOLDER in turn.text else turn
+        for turn in turns
     ]
 
 
@@ -119,8 +155,14 @@ def truncate(encoded: Encoded, max_length: int) -> tuple[Encoded, int]:
     """Cut what lies beyond `max_length` positions, as the release does, and say how many were cut.
 
     Raises:
-        RecordError: the cut goes through the image, or leaves nothing to learn.
+        RecordError: there is nothing to learn, the cut goes through the image, or leaves nothing to learn.
     """
+    if not encoded.num_labels:
+        raise RecordError(
+            "nothing-to-learn",
+            f"{len(encoded.input_ids)} positions and no label: this tokenizer reads the turns otherwise alone than "
+            "together, and the release learns nothing of such a conversation",
+        )
     num_cut = max(len(encoded.input_ids) - max_length, 0)
     if num_cut == 0:
         return encoded, 0
@@ -132,13 +174,6 @@ def truncate(encoded: Encoded, max_length: int) -> tuple[Encoded, int]:
             "answer: raise max_length",
         )
     return cut, num_cut
-
-
-def _encode_user(
-    text: str, has_image: bool, template: Template, tokenizer: Tokenizer, num_image_positions: int
-) -> list[int]:
-    image = [IMAGE_TOKEN_ID] * num_image_positions + tokenizer.encode(template.image_end) if has_image else []
-    return [*tokenizer.encode(template.user), *image, *tokenizer.encode(text), *tokenizer.encode(template.user_end)]
 
 
 def _check_turns(turns: Sequence[Turn]) -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cambrian.data.collate import collate
-from cambrian.data.conversation import Encoded, encode_prompt, find_template
+from cambrian.data.conversation import Encoded, encode_prompt
 from cambrian.data.images import preprocess
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import IGNORE_LABEL
+from cambrian.release.templates import find_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

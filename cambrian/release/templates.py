@@ -1,7 +1,8 @@
-"""The release's conversation templates: text, ids and labels as its models were trained on them.
+"""Every conversation template by name; the release's: text, ids and labels as its models were trained on them.
 
-The templates of `cambrian.data.conversation` are tokenised piece by piece; these are tokenised as whole stretches of
-text between images, because a SentencePiece vocabulary joins what stands on both sides of a piece's border.
+The template of `cambrian.data.conversation` is tokenised piece by piece; the release's are tokenised as whole
+stretches of text between images, because a SentencePiece vocabulary joins what stands on both sides of a piece's
+border.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cambrian.data.conversation import Encoded
+from cambrian.data.conversation import TURNS, Encoded
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, RecordError, Turn
 from cambrian.params import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cambrian.data.conversation import Template
     from cambrian.data.tokenizer import Tokenizer
 
 
@@ -37,6 +39,20 @@ class ReleaseTemplate:
     """Put before everything; None where the text itself begins with it, or where there is none."""
     counts: Literal["turns", "prefixes"]
     """What the ids of a conversation's turns are counted on, see `encode_release_conversation`."""
+
+    def encode_conversation(self, turns: Sequence[Turn], tokenizer: Tokenizer, num_image_positions: int) -> Encoded:
+        """See `encode_release_conversation`."""
+        return encode_release_conversation(turns, self, tokenizer, num_image_positions)
+
+    def encode_dialogue(self, turns: Sequence[Turn], tokenizer: Tokenizer, num_image_positions: int) -> list[int]:
+        """Encode turns of which the last is the user's, up to where the assistant's answer begins.
+
+        The ids are those of training. (The release's inference drops the line break after the image with llama_3.)
+
+        Raises:
+            RecordError: the turns do not alternate, or the last is not the user's.
+        """
+        return encode_text(render_dialogue(turns, self), self, tokenizer, num_image_positions)
 
 
 _SYSTEM_LINES = (
@@ -97,9 +113,22 @@ RELEASE_TEMPLATES = {
 Source: release, `conversation.py`.
 """
 
+TEMPLATES: dict[str, Template] = {"turns": TURNS, **RELEASE_TEMPLATES}
+"""What a scale's `llms` can name."""
+
+
+def find_template(name: str) -> Template:
+    """The template of this name, ours or the release's.
+
+    Raises:
+        ParamsError: there is none.
+    """
+    template: Template = look_up(TEMPLATES, name, where="conversation template")
+    return template
+
 
 def find_release_template(name: str) -> ReleaseTemplate:
-    """The template of this name.
+    """The release's template of this name.
 
     Raises:
         ParamsError: there is none.
@@ -135,9 +164,13 @@ def render(turns: Sequence[Turn], template: ReleaseTemplate) -> str:
     return template.beginning + "".join(_render_turn(turn, template) for turn in turns)
 
 
-def render_prompt(question: str, template: ReleaseTemplate) -> str:
-    """The text of one question up to where the answer begins; `question` holds the image's tag where it belongs."""
-    return f"{template.beginning}{template.user}{question}{template.user_end}{template.assistant}"
+def render_dialogue(turns: Sequence[Turn], template: ReleaseTemplate) -> str:
+    """The text of turns of which the last is the user's, up to where the answer begins.
+
+    Raises:
+        RecordError: the turns do not alternate, or the last is not the user's.
+    """
+    return render(prepare_turns([*turns, Turn("gpt", "")])[:-1], template) + template.assistant
 
 
 def encode_release_conversation(
@@ -172,17 +205,6 @@ def encode_release_conversation(
     if end != len(input_ids):
         labels = [IGNORE_LABEL] * len(input_ids)
     return Encoded(input_ids, labels)
-
-
-def encode_release_prompt(
-    question: str, has_image: bool, template: ReleaseTemplate, tokenizer: Tokenizer, num_image_positions: int
-) -> list[int]:
-    """Encode one question, without the image's tag, up to where the answer begins.
-
-    The ids are those of training. (The release's inference drops the line break after the image with llama_3.)
-    """
-    question = f"{IMAGE_PLACEHOLDER}\n{question}" if has_image else question
-    return encode_text(render_prompt(question, template), template, tokenizer, num_image_positions)
 
 
 def encode_text(text: str, template: ReleaseTemplate, tokenizer: Tokenizer, num_image_positions: int) -> list[int]:

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, field_validator, model_validator
 
-from cambrian.data.conversation import find_template
 from cambrian.data.loading import LoadingConfig  # pydantic reads it
 from cambrian.models.config import ConnectorConfig  # pydantic reads it
 from cambrian.params import Params
+from cambrian.release.templates import find_template
 
 EMPTY_SLOT = "none"
 """Stands in a row's `encoders` where there is no encoder."""
@@ -254,7 +254,7 @@ class LLMMeaning(Params):
     """What a scale says about an LLM beside its backbone."""
 
     template: str
-    """A conversation template (cambrian/data/conversation.py)."""
+    """A conversation template (cambrian/release/templates.py)."""
 
     @field_validator("template")
     @classmethod

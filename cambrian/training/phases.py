@@ -12,12 +12,12 @@ import torch
 from torch.utils import deterministic
 
 from cambrian.artifacts import write_folder, write_json
-from cambrian.data.conversation import find_template
 from cambrian.data.loading import open_images
 from cambrian.data.mapped_records import map_records
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import ParamsError
 from cambrian.models.weights import build_model, load_weights, read_stored, write_model
+from cambrian.release.templates import find_template
 from cambrian.runtime import generator_seed, logged_step
 from cambrian.training.checkpoints import Checkpoints, fingerprint
 from cambrian.training.engines import build_engine, check_processes
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("cambrian")
 
 _NUM_LOSS_DIGITS = 6
-_CODE = [Path(__file__).parents[1] / room for room in ("data", "models", "training")]
+_LIBRARY = Path(__file__).parents[1]
+_CODE = ("data/**/*.py", "models/**/*.py", "training/**/*.py", "release/templates.py")
 """Sources of which a change makes a checkpoint useless."""
 
 
@@ -246,7 +247,7 @@ def _find_checkpoints(
         "engine": training.engine.kind,
     }
     folders = [at.data, at.pool, *([phase.initial] if phase.initial else [])]
-    code = [path for room in _CODE for path in room.rglob("*.py")]
+    code = [path for pattern in _CODE for path in _LIBRARY.glob(pattern)]
     key = fingerprint(values, folders, code)
     return Checkpoints(
         Path(recipe.checkpoints.folder) / f"{phase.name}-{key}",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cambrian.data.collate import collate
-from cambrian.data.conversation import encode_conversation, truncate
+from cambrian.data.conversation import truncate, without_images
 from cambrian.data.images import decode_image, fit_image, normalise
-from cambrian.interfaces import IMAGE_PLACEHOLDER, ArtifactError, ImageBatch, RecordError, Turn
+from cambrian.interfaces import IMAGE_PLACEHOLDER, ArtifactError, ImageBatch, RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cambrian.data.conversation import Encoded, Template
     from cambrian.data.tokenizer import Tokenizer
-    from cambrian.interfaces import Batch, ImageSpec, Record
+    from cambrian.interfaces import Batch, ImageSpec, Record, Turn
     from cambrian.training.features import FeatureCache
 
 _NUM_NAMED_RECORDS = 5
@@ -221,7 +221,7 @@ class Samples:
         record = self._records[index]
         try:
             encoded, num_cut = truncate(
-                encode_conversation(self._turns(record), self._template, self._tokenizer, self._num_image_positions),
+                self._template.encode_conversation(self._turns(record), self._tokenizer, self._num_image_positions),
                 self._max_length,
             )
         except RecordError:
@@ -238,9 +238,7 @@ class Samples:
         num_places = sum(IMAGE_PLACEHOLDER in turn.text for turn in record.turns)
         if num_places != (record.image is not None):
             raise RecordError("image-placeholder", f"{num_places} places for {record.image or 'no image'}")
-        if self._use_images:
-            return record.turns
-        return [Turn(turn.speaker, turn.text.replace(IMAGE_PLACEHOLDER, "")) for turn in record.turns]
+        return record.turns if self._use_images else without_images(record.turns)
 
     def _fit(self, index: int) -> FittedImage | None:
         name = self._records[index].image

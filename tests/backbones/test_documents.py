@@ -7,7 +7,7 @@ from torch import nn
 from cambrian.backbones.corpora import Document
 from cambrian.backbones.documents import collate_documents, embed_documents, encode_document, iter_batches
 from cambrian.backbones.tokenizer import token_ids
-from cambrian.data.conversation import encode_conversation, find_template
+from cambrian.data.conversation import TURNS as TEMPLATE
 from cambrian.data.tokenizer import Tokenizer
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, Turn
 
@@ -40,7 +40,7 @@ def test_layout_is_that_of_training_conversations(corpora, tmp_path) -> None:  #
     write_tokenizer(tmp_path, ["ball", "blue", "cube", "red", "what"], max_num_tokens=64)
     tokenizer = Tokenizer(Backend.from_file(str(tmp_path / "tokenizer.json")), pad_token="<pad>", end_token="<end>")
     turns = (Turn("human", "<image>\nwhat cube"), *TURNS[1:])
-    expected = encode_conversation(turns, find_template("turns"), tokenizer, 3)
+    expected = TEMPLATE.encode_conversation(turns, tokenizer, 3)
     found = encode_document(SEEN, IDS, reading=False)
     assert [IDS["<pad>"] if i == IMAGE_TOKEN_ID else i for i in expected.input_ids] == found.input_ids
     assert expected.labels == found.labels

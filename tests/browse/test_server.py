@@ -14,7 +14,7 @@ from cambrian.browse.server import build_app
 from cambrian.browse.terminal import find_place
 from cambrian.browse.tokens import TrainingView, count_positions, read_view
 from cambrian.cli import main
-from cambrian.data.conversation import TEMPLATES
+from cambrian.data.conversation import TURNS
 from cambrian.data.tokenizer import Tokenizer
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, ArtifactError, ParamsError
 from cambrian.models.config import MLPConfig, ResamplerConfig
@@ -39,7 +39,7 @@ def make_tokenizer() -> Tokenizer:
 
 def make_view(**changes: Any) -> TrainingView:
     facts = {"name": "runs.test", "num_image_positions": 4, "max_length": 100, "use_images": True, **changes}
-    return TrainingView(tokenizer=make_tokenizer(), template=TEMPLATES["turns"], **facts)
+    return TrainingView(tokenizer=make_tokenizer(), template=TURNS, **facts)
 
 
 @pytest.fixture
@@ -102,6 +102,7 @@ def test_tokens_and_mask_are_those_of_training(records: RecordBrowser, max_lengt
         max_length=max_length,
         max_unusable_share=1.0,
         image_cache_mib=0,
+        num_workers=0,
         features=None,
     )
     for number, record in enumerate(shown):

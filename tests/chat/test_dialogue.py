@@ -2,16 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from cambrian.chat.dialogue import Exchange, encode_dialogue, find_dialogue_template
-from cambrian.data.conversation import TEMPLATES, Template, encode_prompt
+from cambrian.chat.dialogue import Exchange, encode_dialogue
+from cambrian.data.conversation import TURNS, Template, encode_prompt
 from cambrian.data.tokenizer import Tokenizer, read_tokenizer
-from cambrian.interfaces import IMAGE_TOKEN_ID, ParamsError, RecordError
+from cambrian.interfaces import IMAGE_TOKEN_ID, RecordError
 from cambrian.release.sentencepiece import read_sentencepiece
-from cambrian.release.templates import ReleaseTemplate, encode_release_prompt, find_release_template
+from cambrian.release.templates import find_release_template
 from tests.release.test_sentencepiece import write_model
 from tests.training.tiny import write_tokenizer
-
-TURNS = TEMPLATES["turns"]
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def encode(
     question: str,
     *exchanges: tuple[str, str],
     num_images: int = 1,
-    template: Template | ReleaseTemplate = TURNS,
+    template: Template = TURNS,
 ) -> list[int]:
     return encode_dialogue(
         [Exchange(*exchange) for exchange in exchanges],
@@ -53,7 +51,7 @@ def test_a_first_question_is_what_the_evaluation_asks(tokenizer: Tokenizer, num_
 def test_a_first_question_to_a_released_model_is_the_releases_prompt(pieces: Tokenizer, num_images: int) -> None:
     template = find_release_template("chatml_direct")
     ids = encode(pieces, "a b", num_images=num_images, template=template)
-    assert ids == encode_release_prompt("a b", num_images > 0, template, pieces, 3)
+    assert ids == encode_prompt("a b", num_images > 0, template, pieces, 3)
 
 
 def test_earlier_turns_stand_before_the_question_in_the_template(tokenizer: Tokenizer) -> None:
@@ -111,10 +109,3 @@ def test_a_word_outside_the_vocabulary_is_named(tokenizer: Tokenizer) -> None:
     with pytest.raises(RecordError, match="'elephant' in 'what elephant' is not among") as error:
         encode(tokenizer, "what elephant")
     assert error.value.reason == "unknown-word"
-
-
-def test_templates_of_the_release_and_ours_are_found_by_name() -> None:
-    assert find_dialogue_template("turns") is TURNS
-    assert isinstance(find_dialogue_template("phi3"), ReleaseTemplate)
-    with pytest.raises(ParamsError, match="unknown conversation template 'turn'; known: chatml_direct, llama_3, phi3"):
-        find_dialogue_template("turn")

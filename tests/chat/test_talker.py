@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from cambrian.artifacts import MANIFEST_NAME, read_json
 from cambrian.chat.dialogue import Exchange
 from cambrian.chat.talker import Talker, find_backbones, read_talker
-from cambrian.data.conversation import find_template
+from cambrian.data.conversation import TURNS
 from cambrian.evaluation.answering import OwnAnswerer
 from cambrian.evaluation.asking import answer
 from cambrian.interfaces import ArtifactError, ParamsError, RecordError
@@ -23,7 +23,7 @@ def ask(talker: Talker, question: str = "what colour is it", **changes: Any) -> 
 
 
 def test_a_first_answer_is_the_evaluations(talker: Talker) -> None:
-    evaluated = OwnAnswerer(talker.model, talker.tokenizer, find_template("turns"), "cpu")
+    evaluated = OwnAnswerer(talker.model, talker.tokenizer, TURNS, "cpu")
     prompts = [("what colour is it", png(9, 5)), ("which", png(4, 4)), ("which", None)]
     expected = answer(evaluated, prompts, batch_size=2, max_new_tokens=6, what="test")
     for question, image in prompts:
@@ -118,7 +118,7 @@ def test_an_unknown_template_is_named(copied: Path) -> None:
     stored = read_json(copied / "model.json")
     stored["config"]["template"] = "riddles"
     rewrite(copied, "model.json", json.dumps(stored).encode())
-    with pytest.raises(ParamsError, match="unknown conversation template 'riddles'"):
+    with pytest.raises(ParamsError, match="conversation template: unknown name 'riddles'"):
         read_talker(copied, backbones=None, device="cpu")
 
 

@@ -6,20 +6,20 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from cambrian.data.conversation import (
+    TURNS,
     Encoded,
+    PiecewiseTemplate,
     Template,
-    encode_conversation,
     encode_prompt,
-    find_template,
     truncate,
+    without_images,
 )
 from cambrian.data.tokenizer import Tokenizer
-from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, ParamsError, RecordError, Turn
+from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, RecordError, Turn
 
 TOKENS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>", "what", "colour", "red", "blue", "system", ":")
 PAD, UNKNOWN, USER, ASSISTANT, END, WHAT, COLOUR, RED, BLUE, SYSTEM, COLON = range(len(TOKENS))
 IMAGE, SKIP = IMAGE_TOKEN_ID, IGNORE_LABEL
-TURNS = find_template("turns")
 
 
 def make_tokenizer() -> Tokenizer:
@@ -33,7 +33,7 @@ TOKENIZER = make_tokenizer()
 
 def encode(*texts: str, template: Template = TURNS, num_image_positions: int = 3) -> Encoded:
     turns = [Turn("gpt" if index % 2 else "human", text) for index, text in enumerate(texts)]
-    return encode_conversation(turns, template, TOKENIZER, num_image_positions)
+    return template.encode_conversation(turns, TOKENIZER, num_image_positions)
 
 
 def test_only_the_answers_and_their_ends_are_learned() -> None:
@@ -62,11 +62,11 @@ def test_an_image_may_come_in_a_later_turn() -> None:
 
 def test_a_leading_turn_of_the_assistant_is_left_out() -> None:
     turns = [Turn("gpt", "blue"), Turn("human", "what"), Turn("gpt", "red")]
-    assert encode_conversation(turns, TURNS, TOKENIZER, 3) == encode("what", "red")
+    assert TURNS.encode_conversation(turns, TOKENIZER, 3) == encode("what", "red")
 
 
 def test_a_template_with_more_around_the_turns_learns_no_more() -> None:
-    template = Template(
+    template = PiecewiseTemplate(
         beginning="system :", user="<user> :", user_end="<end>", image_end=":", assistant="<assistant> :",
         assistant_end="<end>",
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_a_prompt_is_the_conversation_up_to_its_answer(has_image: bool) -> None:
 def test_turns_that_do_not_alternate_are_refused(speakers: list[str]) -> None:
     turns = [Turn("gpt" if speaker == "gpt" else "human", "what") for speaker in speakers]
     with pytest.raises(RecordError, match="expected human and gpt in turn") as error:
-        encode_conversation(turns, TURNS, TOKENIZER, 3)
+        TURNS.encode_conversation(turns, TOKENIZER, 3)
     assert error.value.reason == "turn-order"
 
 
@@ -121,6 +121,12 @@ def test_a_cut_through_an_image_of_a_later_turn_is_refused() -> None:
         truncate(encode("what", "red", "<image> what", "blue"), 7)
 
 
-def test_an_unknown_template_is_an_error_that_names_the_known() -> None:
-    with pytest.raises(ParamsError, match="unknown conversation template 'turn'; known: turns"):
-        find_template("turn")
+def test_a_conversation_without_a_label_is_refused_whatever_its_length() -> None:
+    with pytest.raises(RecordError, match="3 positions and no label") as error:
+        truncate(Encoded([USER, WHAT, RED], [SKIP] * 3), 10)
+    assert error.value.reason == "nothing-to-learn"
+
+
+def test_taking_images_away_leaves_other_turns_as_they_are() -> None:
+    turns = [Turn("human", "<image>\nwhat"), Turn("gpt", " red "), Turn("human", "what\n"), Turn("gpt", "blue")]
+    assert without_images(turns) == [Turn("human", "what"), *turns[1:]]

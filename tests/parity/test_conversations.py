@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cambrian.data.conversation import Encoded
+from cambrian.data.conversation import Encoded, encode_prompt
 from cambrian.data.tokenizer import Tokenizer
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_PLACEHOLDER, IMAGE_TOKEN_ID, Turn
 from cambrian.models.config import GridLayout
@@ -19,11 +19,10 @@ from cambrian.models.padding import visible_windows
 from cambrian.release.sentencepiece import read_sentencepiece
 from cambrian.release.templates import (
     encode_release_conversation,
-    encode_release_prompt,
     find_release_template,
     prepare_turns,
     render,
-    render_prompt,
+    render_dialogue,
 )
 from tests.parity.files import golden_files, read_golden
 
@@ -85,7 +84,7 @@ def test_rendered_texts_are_the_official_ones(golden: Golden) -> None:
         tail = template.assistant if golden.template == "llama_3" else ""
         assert render(prepare_turns(turns), template) + tail == sample["rendered"], sample["name"]
     for prompt in golden.config["inference"]:
-        assert render_prompt(prompt["question"], template) == prompt["rendered"]
+        assert render_dialogue([Turn("human", prompt["question"])], template) == prompt["rendered"]
 
 
 def test_ids_and_labels_are_the_official_ones(golden: Golden) -> None:
@@ -106,7 +105,7 @@ def test_prompt_ids_are_the_official_ones(golden: Golden) -> None:
         question = prompt["question"].removeprefix(f"{IMAGE_PLACEHOLDER}\n")
         has_image = question != prompt["question"]
         template = find_release_template(golden.template)
-        ids = encode_release_prompt(question, has_image, template, golden.tokenizer, num_image_positions=1)
+        ids = encode_prompt(question, has_image, template, golden.tokenizer, num_image_positions=1)
         assert ids == golden.tensors[f"{golden.template}.inference_{index}.{routine}"].tolist()
         assert ids.index(IMAGE_TOKEN_ID) == golden.config["image_position"]
 

@@ -4,16 +4,18 @@ import pytest
 from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from cambrian.data.conversation import TURNS, encode_prompt
 from cambrian.data.tokenizer import Tokenizer
 from cambrian.interfaces import IGNORE_LABEL, IMAGE_TOKEN_ID, ParamsError, RecordError, Turn
 from cambrian.release.sentencepiece import read_sentencepiece
 from cambrian.release.templates import (
+    RELEASE_TEMPLATES,
     encode_release_conversation,
-    encode_release_prompt,
     find_release_template,
+    find_template,
     prepare_turns,
     render,
-    render_prompt,
+    render_dialogue,
 )
 from tests.release.test_sentencepiece import write_model
 
@@ -56,16 +58,16 @@ def test_a_prompt_is_the_beginning_of_the_conversation(name: str) -> None:
     template = find_release_template(name)
     turns = prepare_turns(conversation("<image>\nab", "c"))
     whole = render(turns, template)
-    assert whole.startswith(render_prompt("<image>\nab", template))
+    assert whole.startswith(render_dialogue(turns[:1], template))
     assert whole.endswith(f"c{template.assistant_end}")
 
 
 def test_a_prompts_ids_are_those_of_training(tokenizer: Tokenizer) -> None:
     template = find_release_template("chatml_direct")
     encoded = encode_release_conversation(conversation("<image>\nab", "c"), template, tokenizer, 2)
-    prompt = encode_release_prompt("ab", True, template, tokenizer, 2)
+    prompt = encode_prompt("ab", True, template, tokenizer, 2)
     assert encoded.input_ids[: len(prompt)] == prompt
-    assert IMAGE_TOKEN_ID not in encode_release_prompt("ab", False, template, tokenizer, 2)
+    assert IMAGE_TOKEN_ID not in encode_prompt("ab", False, template, tokenizer, 2)
 
 
 def test_tags_are_brought_to_the_front_of_their_turn() -> None:
@@ -104,3 +106,10 @@ def test_phi3_learns_its_answers_whether_or_not_line_breaks_after_special_tokens
 def test_an_unknown_template_is_named_with_the_nearest() -> None:
     with pytest.raises(ParamsError, match="did you mean 'llama_3'"):
         find_release_template("llama3")
+
+
+def test_templates_of_the_release_and_ours_are_found_by_name() -> None:
+    assert find_template("turns") is TURNS
+    assert all(find_template(name) is template for name, template in RELEASE_TEMPLATES.items())
+    with pytest.raises(ParamsError, match="conversation template: unknown name 'turn'; did you mean 'turns'"):
+        find_template("turn")

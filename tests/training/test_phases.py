@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from cambrian.artifacts import read_manifest
 from cambrian.data.collate import collate
-from cambrian.data.conversation import encode_conversation, find_template
+from cambrian.data.conversation import TURNS
 from cambrian.data.images import preprocess
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import ArtifactError, Batch, ParamsError
@@ -179,10 +179,7 @@ def test_a_blind_run_leaves_the_connector_as_it_was(world: Path, tmp_path: Path)
 def make_batch(world: Path, model: MultimodalModel, *, with_long_row: bool) -> Batch:
     tokenizer, records = read_tokenizer(world / "backbones" / "tongue"), tiny.make_records(4)
     chosen = [records[0], records[3]] if with_long_row else [records[3]]
-    encoded = [
-        encode_conversation(record.turns, find_template("turns"), tokenizer, model.num_image_positions)
-        for record in chosen
-    ]
+    encoded = [TURNS.encode_conversation(record.turns, tokenizer, model.num_image_positions) for record in chosen]
     views = [
         preprocess(tiny.encode_png((255, 0, 0), 8, 8), model.image_specs) if record.image else None for record in chosen
     ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cambrian.data.conversation import find_template
+from cambrian.data.conversation import TURNS
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import IMAGE_TOKEN_ID, ArtifactError, ImageSpec, Record, RecordError, Turn
 from cambrian.training.samples import ImageCache, Samples
@@ -47,7 +47,7 @@ def make_samples(folder: Path, records: list[Record], pictures: Pictures, **chan
     arguments: dict[str, Any] = {
         "specs": [SPEC, OTHER, SPEC],
         "num_image_positions": 2,
-        "template": find_template("turns"),
+        "template": TURNS,
         "tokenizer": read_tokenizer(folder),
         "use_images": True,
         "max_length": 64,

@@ -96,7 +96,6 @@ def write_backbones(folder: Path, *, width: int = 16, num_layers: int = 2) -> No
     """Write an encoder `eye`, another `lens`, and a language model `tongue`, with seeded random weights."""
     declare_missing_operators()
     import timm
-    from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 
     for index, name in enumerate(("eye", "lens")):
         torch.manual_seed(index)
@@ -113,24 +112,33 @@ def write_backbones(folder: Path, *, width: int = 16, num_layers: int = 2) -> No
         encoder = timm.create_model("vit_tiny_patch16_224", **arguments)
         with write_folder(folder / name) as partial:
             write_encoder(partial, encoder, architecture="vit_tiny_patch16_224", model_args=arguments, spec=spec)
+    with write_folder(folder / "tongue") as partial:
+        write_language_model(partial, len(TOKENS), num_positions=64, width=width, num_layers=num_layers)
+        write_tokenizer(partial)
+
+
+def write_language_model(
+    folder: Path, vocabulary_size: int, *, num_positions: int, width: int = 16, num_layers: int = 2
+) -> None:
+    """Write a Llama with seeded random weights, without a tokenizer."""
+    from transformers.models.llama import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
-        vocab_size=len(TOKENS),
+        vocab_size=vocabulary_size,
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=num_layers,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=num_positions,
         tie_word_embeddings=False,
         pad_token_id=0,
         bos_token_id=None,
         eos_token_id=4,
     )
     torch.manual_seed(7)
-    with write_folder(folder / "tongue") as partial:
-        write_json(partial / "config.json", config.to_dict())
-        write_tensors(partial / "model.safetensors", LlamaForCausalLM(config).state_dict())
-        write_tokenizer(partial)
+    write_json(folder / "config.json", config.to_dict())
+    write_tensors(folder / "model.safetensors", LlamaForCausalLM(config).state_dict())
 
 
 def make_records(num_records: int) -> list[Record]:
