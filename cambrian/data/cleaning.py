@@ -16,7 +16,7 @@ from cambrian.data.image_facts import IMAGE_REASONS
 from cambrian.data.ledger import Ledger, dropped_table, write_dropped_table
 from cambrian.data.lines import LINE_REASONS
 from cambrian.data.partitions import PartitionsConfig, SortedRuns, run_tasks
-from cambrian.data.record_tables import RecordsWriter
+from cambrian.data.record_tables import ROW_GROUP_ROWS, RecordsWriter, conversations_array
 from cambrian.data.scanning import (
     IMAGES_STEP,
     READ_STEP,
@@ -154,16 +154,24 @@ def _name_lines(part: Scanned, first_line: int) -> pa.Table:
 def _iter_kept(runs: SortedRuns, num_rows: Sequence[int], is_kept: Bool[np.ndarray, " rows"]) -> Iterator[pa.Table]:
     """The kept records in id order, bucket by bucket."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     ends = np.cumsum([0, *num_rows])
     done = [0] * len(num_rows)
     for pieces in runs.iter_buckets(len(num_rows)):
-        kept = []
+        masks = []
         for number, piece in enumerate(pieces):
             first = int(ends[number]) + done[number]
             done[number] += piece.num_rows
-            kept.append(piece.filter(pa.array(is_kept[first : first + piece.num_rows])))
-        yield pa.Table.from_batches(kept).sort_by("id")
+            masks.append(is_kept[first : first + piece.num_rows])
+        table = pa.Table.from_batches(pieces).combine_chunks()
+        rows = np.flatnonzero(np.concatenate(masks))
+        order = pc.sort_indices(table.column("id").take(pa.array(rows))).to_numpy()
+        for start in range(0, len(rows), ROW_GROUP_ROWS):
+            kept = table.take(pa.array(rows[order[start : start + ROW_GROUP_ROWS]])).combine_chunks()
+            texts = kept.column("texts")
+            kept = kept.drop_columns("texts")
+            yield kept.append_column("conversations", conversations_array(texts.chunk(0)))
 
 
 def _check_fatal(dropped: pa.Table, fatal_reasons: Sequence[str], pool: Path) -> None:

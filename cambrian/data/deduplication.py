@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cambrian.data.duplicates import HashIndex, content_key, text_key
+from cambrian.data.duplicates import HashIndex, spoken_keys
 from cambrian.data.ledger import Dropped
-from cambrian.data.record_tables import read_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,8 +22,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 10_000
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """A record that may be a duplicate; candidates sort by id, then by what else tells them apart."""
 
     id: str
@@ -111,16 +108,17 @@ def drop_duplicates(
 def _read_candidates(table: pa.Table, rows: Iterable[int]) -> list[_Candidate]:
     names = ("id", "source", "image", "digest", "hash")
     columns = [table.column(name).to_pylist() for name in names]
-    turns = read_turns(table.column("conversations"))
+    digests = columns[3]
+    keys = map(spoken_keys, table.column("texts").to_pylist(), digests)
     return [
         _Candidate(
             id=name,
             source=source,
-            text_key=text_key(spoken),
+            text_key=words,
             image=image or "",
-            content_key=content_key(spoken, digest),
+            content_key=content,
             hash=image_hash,
             row=int(row),
         )
-        for name, source, image, digest, image_hash, spoken, row in zip(*columns, turns, rows, strict=True)
+        for name, source, image, _, image_hash, (words, content), row in zip(*columns, keys, rows, strict=True)
     ]

@@ -22,34 +22,35 @@ HashSide = Annotated[int, Field(gt=0, multiple_of=4)]
 """A difference hash has so many bits squared; a multiple of 4 fills whole bytes."""
 
 _BITS_PER_BYTE = 8
-_SEPARATOR = b"\x00"
-_ASCII_WHITE_SPACE = bytes(code for code in range(128) if chr(code).isspace())
+ASCII_WHITE_SPACE = bytes(code for code in range(128) if chr(code).isspace())
+"""What Python takes for white space in a text of ASCII."""
 
 
 def text_key(turns: Sequence[Turn]) -> str:
     """The identity of a conversation's words: equal for texts that differ only in case or white space."""
-    digest = xxhash.xxh3_128()
-    for turn in turns:
-        digest.update(turn.speaker.encode() + _SEPARATOR)
-        digest.update(" ".join(turn.text.lower().split()).encode() + _SEPARATOR)
-    return digest.hexdigest()
+    words = "".join([f"{turn.speaker}\0{' '.join(turn.text.lower().split())}\0" for turn in turns])
+    return xxhash.xxh3_128_hexdigest(words.encode())
 
 
 def squeeze_text(text: str) -> bytes:
     """The text in small letters without white space: equal for all texts with one `text_key`, and for few others."""
     if text.isascii():
-        return text.lower().encode().translate(None, _ASCII_WHITE_SPACE)
+        return text.lower().encode().translate(None, ASCII_WHITE_SPACE)
     return "".join(text.lower().split()).encode()
 
 
 def content_key(turns: Sequence[Turn], image_digest: str | None) -> str:
     """The identity of a sample: equal only for the same words and the same image bytes."""
-    digest = xxhash.xxh3_128()
-    for turn in turns:
-        digest.update(turn.speaker.encode() + _SEPARATOR)
-        digest.update(turn.text.encode() + _SEPARATOR)
-    digest.update((image_digest or "").encode())
-    return digest.hexdigest()
+    words = "".join([f"{turn.speaker}\0{turn.text}\0" for turn in turns])
+    return xxhash.xxh3_128_hexdigest((words + (image_digest or "")).encode())
+
+
+def spoken_keys(texts: Sequence[str], image_digest: str | None) -> tuple[str, str]:
+    """`text_key` and `content_key` of a conversation of these texts, in turn a person's and the model's."""
+    speakers = ("human", "gpt") * (len(texts) // 2)
+    words = "".join([f"{who}\0{' '.join(text.lower().split())}\0" for who, text in zip(speakers, texts, strict=True)])
+    content = "".join([f"{who}\0{text}\0" for who, text in zip(speakers, texts, strict=True)]) + (image_digest or "")
+    return xxhash.xxh3_128_hexdigest(words.encode()), xxhash.xxh3_128_hexdigest(content.encode())
 
 
 def difference_hash(image: Image, side: int) -> bytes:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
+from cambrian.data.line_checks import DecodedLine, DecodedTurn, check_lines, is_safe_name
 from cambrian.data.records import parse_record
 from cambrian.interfaces import IMAGE_PLACEHOLDER, Record, RecordError, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
+
+    from jaxtyping import Bool, UInt64
 
 UNREADABLE_SOURCE = "(unreadable)"
 """Under this name the ledger counts lines whose source cannot be read either."""
@@ -27,39 +34,37 @@ LINE_REASONS = frozenset(
 )  # fmt: skip
 """Every reason for which a line is no usable record."""
 
+_BLOCK_BYTES, _FEW_BYTES = 2**20, 2**16
 _SPEAKERS = ("human", "gpt")
 _PREVIEW_BYTES = 200
 _SKIPPED_BYTES = 2**20
 
 
-class _Turn(msgspec.Struct, gc=False):
-    """One turn as it stands in a line."""
+@dataclass(slots=True)
+class ParsedLines:
+    """Some lines, of which the usable ones are records."""
 
-    speaker: Literal["human", "gpt"] = msgspec.field(name="from")
-    value: str
-
-
-class _Fields(msgspec.Struct, gc=False):
-    """What is read of a line."""
-
-    id: str
-    source: str
-    conversations: list[_Turn]
-    image: str | None = None
+    num_lines: int
+    records: list[DecodedLine]
+    numbers: list[int]
+    """Each record's line among these, from 0."""
+    word_keys: UInt64[np.ndarray, " records"]
+    """As `cambrian.data.line_checks` gives them."""
+    faults: list[tuple[int, bytes, RecordError]]
+    """Number, line and what is wrong with it."""
 
 
 class LineParser:
     """Parses lines into records of known sources.
 
-    Most lines are decoded into typed fields and looked over once. A line that is unusual in any way is parsed again by
-    `cambrian.data.records`, which says what is wrong with it, or that nothing is.
+    Lines are decoded into typed fields and looked over many at a time. A line that is unusual in any way is parsed
+    again by `cambrian.data.records`, which says what is wrong with it, or that nothing is.
     """
 
     def __init__(self, known_sources: Collection[str], max_line_bytes: int) -> None:
         self._known_sources = frozenset(known_sources)
         self._max_line_bytes = max_line_bytes
-        self._decode = msgspec.json.Decoder(_Fields).decode
-        self._patterns = {number: list(_SPEAKERS) * (number // 2) for number in range(2, 64, 2)}
+        self._decode = msgspec.json.Decoder(DecodedLine).decode
 
     def parse(self, line: bytes) -> tuple[str, str, str | None, list[str]]:
         """The id, source, image and turns' texts of one line; a person and the model speak in turn.
@@ -67,38 +72,51 @@ class LineParser:
         Raises:
             RecordError: it is no usable record.
         """
-        try:
-            fields = self._decode(line)
-        except (msgspec.DecodeError, RecursionError, UnicodeError):
-            return self._parse_slowly(line)
-        texts = [turn.value for turn in fields.conversations]
-        if self._is_plain(fields, texts, line):
-            return fields.id, fields.source, fields.image, texts
-        return self._parse_slowly(line)
+        found = self.parse_many([line])
+        if found.faults:
+            raise found.faults[0][2]
+        record = found.records[0]
+        return record.id, record.source, record.image, [turn.value for turn in record.conversations]
 
-    def _is_plain(self, fields: _Fields, texts: list[str], line: bytes) -> bool:
-        """Whether nothing about a line asks for a second look."""
-        image = fields.image
-        if not texts or [turn.speaker for turn in fields.conversations] != self._patterns.get(len(texts)):
-            return False
-        first = texts[0]
-        if image is None:
-            has_words = bool(first.strip())
-        else:
-            has_words = bool(first.replace(IMAGE_PLACEHOLDER, "").strip())
-            if not is_safe_name(image):
-                return False
-        return (
-            has_words
-            and fields.source in self._known_sources
-            and bool(fields.id.strip())
-            and "\0".join(texts).count(IMAGE_PLACEHOLDER) == (image is not None)
-            and all(map(str.strip, texts))
-            and (line.isascii() or _is_utf8(line))
-            and len(line) <= self._max_line_bytes
-        )
+    def parse_many(self, lines: Sequence[bytes]) -> ParsedLines:
+        """The records of some lines, and the faults of the others; a person and the model speak in turn."""
+        records: list[DecodedLine] = []
+        numbers: list[int] = []
+        faults: list[tuple[int, bytes, RecordError]] = []
+        decode = self._decode
+        for number, line in enumerate(lines):
+            try:
+                records.append(decode(line))
+            except (msgspec.DecodeError, RecursionError, UnicodeError):
+                try:
+                    records.append(self._parse_slowly(line))
+                except RecordError as error:
+                    faults.append((number, line, error))
+                    continue
+            numbers.append(number)
+        is_plain, word_keys = check_lines(records, self._known_sources)
+        is_plain &= self._are_whole(lines)[numbers]
+        is_usable = np.ones(len(records), bool)
+        for row in np.flatnonzero(~is_plain).tolist():
+            number = numbers[row]
+            try:
+                records[row] = self._parse_slowly(lines[number])
+            except RecordError as error:
+                faults.append((number, lines[number], error))
+                is_usable[row] = False
+        if not is_usable.all():
+            records = list(compress(records, is_usable.tolist()))
+            numbers = list(compress(numbers, is_usable.tolist()))
+        return ParsedLines(len(lines), records, numbers, word_keys[is_usable], faults)
 
-    def _parse_slowly(self, line: bytes) -> tuple[str, str, str | None, list[str]]:
+    def _are_whole(self, lines: Sequence[bytes]) -> Bool[np.ndarray, " lines"]:
+        """Which lines are UTF-8 and not too long."""
+        are_whole = np.fromiter(map(bytes.isascii, lines), bool, len(lines))
+        for number in np.flatnonzero(~are_whole).tolist():
+            are_whole[number] = _is_utf8(lines[number])
+        return are_whole & (np.fromiter(map(len, lines), np.int64, len(lines)) <= self._max_line_bytes)
+
+    def _parse_slowly(self, line: bytes) -> DecodedLine:
         if len(line) > self._max_line_bytes:
             raise RecordError(
                 "line-too-long",
@@ -109,7 +127,8 @@ class LineParser:
             raise RecordError(
                 "unknown-source", f"source {record.source!r} is not one of sources.json's {len(self._known_sources)}"
             )
-        return record.id, record.source, record.image, [turn.text for turn in record.turns]
+        turns = [DecodedTurn(turn.speaker, turn.text) for turn in record.turns]
+        return DecodedLine(record.id, record.source, turns, record.image)
 
 
 def parse_usable(line: bytes) -> Record:
@@ -137,13 +156,6 @@ def parse_usable(line: bytes) -> Record:
     return record
 
 
-def is_safe_name(name: str) -> bool:
-    """Whether an image's name stays within a folder, wherever the folder is."""
-    return (
-        bool(name.strip()) and name[0] != "/" and "\\" not in name and "\0" not in name and ".." not in name.split("/")
-    )
-
-
 def guess_identity(line: bytes) -> tuple[str, str]:
     """The id and source of a line that is no record, as far as they can be read; the id may be empty."""
     try:
@@ -161,22 +173,37 @@ def guess_identity(line: bytes) -> tuple[str, str]:
 def iter_lines(path: Path, start: int, end: int, max_bytes: int) -> Iterator[bytes]:
     """The lines that begin at or after byte `start` and before `end`, without their ends.
 
-    A line of more than `max_bytes` is cut after one byte more: its rest is never in memory.
+    A line of more than `max_bytes` is cut after a few bytes more, and at most a block of its rest is in memory.
     """
-    with path.open("rb", buffering=2**20) as file:
+    for lines in iter_blocks(path, start, end, max_bytes, block_bytes=_FEW_BYTES):
+        yield from lines
+
+
+def iter_blocks(
+    path: Path, start: int, end: int, max_bytes: int, *, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[list[bytes]]:
+    """As `iter_lines`, many lines at a time: those that begin in about so many bytes."""
+    longest = max_bytes + 3  # one byte too many, and the line's end has up to two
+    with path.open("rb", buffering=0) as raw, io.BufferedReader(raw, _FEW_BYTES) as file:
         position = start
         if start:
             file.seek(start - 1)
             position += _skip_line(file) - 1
         while position < end:
-            line = file.readline(max_bytes + 3)  # the line's end has up to two bytes
-            if not line:
+            block = file.read(min(block_bytes, end - position))
+            if not block:
                 return
-            position += len(line)
-            content = line.rstrip(b"\r\n")
-            if not line.endswith(b"\n") and len(line) == max_bytes + 3:
+            if not block.endswith(b"\n"):
+                block += file.readline(longest)
+            position += len(block)
+            lines = block.split(b"\n")
+            if block.endswith(b"\n"):
+                lines.pop()
+            else:
                 position += _skip_line(file)
-            yield content
+            if b"\r" in block or max(map(len, lines)) > longest:
+                lines = [line[:longest].rstrip(b"\r") for line in lines]
+            yield lines
 
 
 def _skip_line(file: BinaryIO) -> int:

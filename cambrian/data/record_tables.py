@@ -59,16 +59,24 @@ class RecordsWriter:
         self.num_written += num_rows
 
 
-def conversations_array(texts: Sequence[str], num_turns: Sequence[int]) -> pa.ListArray:
-    """The conversations whose turns have these texts, in turn a person's and the model's; all numbers are even."""
+def texts_array(texts: Sequence[str], num_turns: Sequence[int]) -> pa.ListArray:
+    """The texts of each conversation's turns: what is needed of conversations of a person and the model in turn."""
     import numpy as np
     import pyarrow as pa
 
     ends = np.concatenate([[0], np.cumsum(num_turns, dtype=np.int64)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(texts, pa.string()))
+
+
+def conversations_array(texts: pa.ListArray) -> pa.ListArray:
+    """The conversations whose turns have these texts, in turn a person's and the model's; all numbers are even."""
+    import pyarrow as pa
+
     kind = records_schema().field("conversations").type.value_type
-    speakers = pa.array(["human", "gpt"] * (len(texts) // 2), pa.string())
-    turns = pa.StructArray.from_arrays([speakers, pa.array(texts, pa.string())], fields=list(kind))
-    return pa.ListArray.from_arrays(pa.array(ends), turns)
+    values = texts.flatten()
+    speakers = pa.array(["human", "gpt"] * (len(values) // 2), pa.string())
+    starts = texts.offsets.to_numpy() - texts.offsets[0].as_py()
+    return pa.ListArray.from_arrays(pa.array(starts), pa.StructArray.from_arrays([speakers, values], fields=list(kind)))
 
 
 def read_turns(conversations: pa.ChunkedArray) -> list[tuple[Turn, ...]]:

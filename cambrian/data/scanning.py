@@ -6,32 +6,35 @@ import gc
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import compress, pairwise
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
 from cambrian.artifacts import read_json
-from cambrian.data.duplicates import squeeze_text
 from cambrian.data.image_facts import ImageFacts, describe_image
 from cambrian.data.ledger import Dropped, Step, dropped_table
-from cambrian.data.lines import LineParser, guess_identity, iter_lines
+from cambrian.data.lines import LineParser, guess_identity, iter_blocks, iter_lines
 from cambrian.data.partitions import SortedRuns, even_splitters
-from cambrian.data.record_tables import conversations_array
-from cambrian.data.records import records_schema
+from cambrian.data.record_tables import texts_array
 from cambrian.data.shards import ImageStore
 from cambrian.interfaces import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
     from jaxtyping import UInt64
 
+    from cambrian.data.line_checks import DecodedLine
+    from cambrian.data.lines import ParsedLines
+
 READ_STEP, IMAGES_STEP = "read", "images"
 
+_get_source, _get_image = attrgetter("source"), attrgetter("image")
 _NUM_REMEMBERED_IMAGES = 50_000
 _NUM_SAMPLED_PLACES, _NUM_SAMPLED_LINES = 256, 8
 
@@ -109,38 +112,48 @@ class Scanner:
 
     def scan(self, chunk: Chunk) -> Scanned:
         """Parse the lines of a chunk, look at their images, and write the usable records as a sorted run."""
-        rows = _Rows()
+        rows = _Rows(self._categories)
         steps = (Step(READ_STEP), Step(IMAGES_STEP))
-        dropped: list[Dropped] = []
-        dropped_lines: list[int] = []
-        path = self._config.pool / "records.jsonl"
-        parse, read_step, images_step = self._parser.parse, steps[0], steps[1]
+        faults: list[tuple[int, Dropped]] = []
+        path, max_bytes = self._config.pool / "records.jsonl", self._config.max_line_bytes
         num_lines = 0
-        for line in iter_lines(path, chunk.start, chunk.end, self._config.max_line_bytes):
-            step, name, source = read_step, "", ""
-            try:
-                name, source, image, texts = parse(line)
-                step = images_step
-                facts = self._describe(image) if image is not None else None
-                if isinstance(facts, RecordError):
-                    raise facts
-                rows.add(name, source, image, texts, facts, self._config.same_hash_only)
-            except RecordError as error:
-                if step is read_step:
-                    name, source = (_escape(text) for text in guess_identity(line))
-                else:
-                    read_step.keep(source)
-                step.drop(source, error.reason)
-                dropped.append(Dropped(name, source, error.reason, str(error)))
-                dropped_lines.append(num_lines)
-            num_lines += 1
-        for source, count in Counter(rows.sources).items():
-            read_step.keep(source, count)
-            images_step.keep(source, count)
-        table, order = rows.to_table(self._categories)
+        for lines in iter_blocks(path, chunk.start, chunk.end, max_bytes):
+            parsed = self._parser.parse_many(lines)
+            for number, line, error in parsed.faults:
+                name, source = (_escape(text) for text in guess_identity(line))
+                faults.append((num_lines + number, Dropped(name, source, error.reason, str(error))))
+                steps[0].drop(source, error.reason)
+            for source, count in Counter(map(_get_source, parsed.records)).items():
+                steps[0].keep(source, count)
+            for number, dropped in self._add(parsed, rows):
+                faults.append((num_lines + number, dropped))
+                steps[1].drop(dropped.source, dropped.reason)
+            num_lines += parsed.num_lines
+        table, id_keys, likeness_keys = rows.sort()
+        for counted in table.column("source").value_counts().to_pylist():
+            steps[1].keep(counted["values"], counted["counts"])
         self._config.runs.write(chunk.number, table)
-        id_keys, likeness_keys = (np.array(keys, np.uint64)[order] for keys in (rows.id_keys, rows.likeness_keys))
-        return Scanned(num_lines, id_keys, likeness_keys, dropped_table(dropped), dropped_lines, steps)
+        faults.sort(key=itemgetter(0))
+        dropped_lines = [number for number, _ in faults]
+        return Scanned(
+            num_lines, id_keys, likeness_keys, dropped_table(dropped for _, dropped in faults), dropped_lines, steps
+        )
+
+    def _add(self, parsed: ParsedLines, rows: _Rows) -> Iterator[tuple[int, Dropped]]:
+        """Add the records whose images can be used, and yield the others with their lines' numbers."""
+        images = set(map(_get_image, parsed.records)) - {None}
+        facts = {image: self._describe(image) for image in images if image is not None}
+        records, keys = parsed.records, parsed.word_keys
+        faults = {image: found for image, found in facts.items() if isinstance(found, RecordError)}
+        if faults:
+            is_usable = [record.image not in faults for record in records]
+            for number, record in zip(parsed.numbers, records, strict=True):
+                if record.image in faults:
+                    fault = faults[record.image]
+                    yield number, Dropped(record.id, record.source, fault.reason, str(fault))
+            records, keys = list(compress(records, is_usable)), keys[is_usable]
+        usable = {image: found for image, found in facts.items() if not isinstance(found, RecordError)}
+        rows.add(records, usable, keys, same_hash_only=self._config.same_hash_only)
 
     def _describe_image(self, name: str) -> ImageFacts | RecordError:
         try:
@@ -155,61 +168,61 @@ class Scanner:
 
 
 class _Rows:
-    """The usable records of a chunk, column by column."""
+    """The usable records of a chunk."""
 
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.sources: list[str] = []
-        self.images: list[str | None] = []
-        self.digests: list[str | None] = []
-        self.hashes: list[bytes] = []
-        self.num_turns: list[int] = []
-        self.texts: list[str] = []
-        self.id_keys: list[int] = []
-        self.likeness_keys: list[int] = []
+    def __init__(self, categories: dict[str, str]) -> None:
+        self._categories = categories
+        self._tables: list[pa.Table] = []
+        self._id_keys: list[UInt64[np.ndarray, " rows"]] = []
+        self._likeness_keys: list[UInt64[np.ndarray, " rows"]] = []
 
     def add(
         self,
-        name: str,
-        source: str,
-        image: str | None,
-        texts: Sequence[str],
-        facts: ImageFacts | None,
+        records: Sequence[DecodedLine],
+        facts: dict[str, ImageFacts],
+        word_keys: UInt64[np.ndarray, " rows"],
+        *,
         same_hash_only: bool,
     ) -> None:
-        self.ids.append(name)
-        self.sources.append(source)
-        self.images.append(image)
-        self.num_turns.append(len(texts))
-        self.texts += texts
-        self.id_keys.append(xxhash.xxh3_64_intdigest(name.encode()))
-        words = squeeze_text("\0".join(texts))
-        if facts is None:
-            self.digests.append(None)
-            self.hashes.append(b"")
-        else:
-            self.digests.append(facts.digest)
-            self.hashes.append(facts.hash)
-            words += facts.hash if same_hash_only else b"\0picture"
-        self.likeness_keys.append(xxhash.xxh3_64_intdigest(words))
+        """Add some records; `facts` describes their images."""
+        import pyarrow as pa
 
-    def to_table(self, categories: dict[str, str]) -> tuple[pa.Table, Any]:
-        """The rows sorted by id, and in which order they were."""
+        ids, sources = [record.id for record in records], list(map(_get_source, records))
+        images = list(map(_get_image, records))
+        conversations = [record.conversations for record in records]
+        digests = {image: found.digest for image, found in facts.items()}
+        hashes = {image: found.hash for image, found in facts.items()} | {None: b""}
+        texts = [turn.value for turns in conversations for turn in turns]
+        columns = {
+            "id": pa.array(ids, pa.string()),
+            "source": pa.array(sources, pa.string()),
+            "category": pa.array(map(self._categories.__getitem__, sources), pa.string()),
+            "image": pa.array(images, pa.string()),
+            "texts": texts_array(texts, list(map(len, conversations))),
+            "digest": pa.array(map(digests.get, images), pa.string()),
+            "hash": pa.array(map(hashes.__getitem__, images), pa.binary()),
+        }
+        self._tables.append(pa.table(columns))
+        self._id_keys.append(_hash_all(map(str.encode, ids)))
+        looks = {image: xxhash.xxh3_64_intdigest(found if same_hash_only else b"") for image, found in hashes.items()}
+        looks[None] = 1
+        self._likeness_keys.append(word_keys ^ np.fromiter(map(looks.__getitem__, images), np.uint64, len(images)))
+
+    def sort(self) -> tuple[pa.Table, UInt64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
+        """The rows in the order of ids, and their keys."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        columns = {
-            "id": pa.array(self.ids, pa.string()),
-            "source": pa.array(self.sources, pa.string()),
-            "category": pa.array([categories[source] for source in self.sources], pa.string()),
-            "image": pa.array(self.images, pa.string()),
-            "conversations": conversations_array(self.texts, self.num_turns),
-            "digest": pa.array(self.digests, pa.string()),
-            "hash": pa.array(self.hashes, pa.binary()),
-        }
-        schema = pa.schema([*records_schema(), ("digest", pa.string()), ("hash", pa.binary())])
-        order = pc.sort_indices(columns["id"])
-        return pa.table(columns, schema=schema).take(order), order.to_numpy()
+        if not self._tables:
+            self.add([], {}, np.zeros(0, np.uint64), same_hash_only=True)
+        table = pa.concat_tables(self._tables).combine_chunks()
+        order = pc.sort_indices(table.column("id"))
+        rows = order.to_numpy()
+        return table.take(order), np.concatenate(self._id_keys)[rows], np.concatenate(self._likeness_keys)[rows]
+
+
+def _hash_all(values: Iterable[bytes]) -> UInt64[np.ndarray, " values"]:
+    return np.frombuffer(b"".join(map(xxhash.xxh3_64_digest, values)), ">u8").astype(np.uint64)
 
 
 _scanner: Scanner | None = None
