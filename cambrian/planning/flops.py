@@ -8,6 +8,7 @@ on the lengths of samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cambrian.models.aggregator import Aggregator, AggregatorLayer, Standardised
+from cambrian.models.connector import group_maps
 from cambrian.models.encoders import VisionEncoder
 from cambrian.models.sva import SVAConnector
 
@@ -94,9 +96,10 @@ def count_connector(model: MultimodalModel, *, encoders_learn: bool) -> Cost:
     """Return the cost of one square image in the connector and in the aggregators inside the LLM, all learning."""
     connector = model.connector
     features = [
-        torch.zeros(1, encoder.channels, encoder.grid, encoder.grid, device="meta", dtype=_dtype_of(connector))
+        torch.zeros(shape, device="meta", dtype=_dtype_of(connector))
         for encoder in model.encoders
         if isinstance(encoder, VisionEncoder)
+        for shape in _map_shapes(encoder)
     ]
     if isinstance(connector, SVAConnector):
         cost = _count_sva(connector, features, encoders_learn=encoders_learn)
@@ -108,6 +111,16 @@ def count_connector(model: MultimodalModel, *, encoders_learn: bool) -> Cost:
     if in_llm:  # all alike
         cost += _count_aggregator(in_llm[0], rows=connector.num_tokens) * len(in_llm)
     return cost
+
+
+def _map_shapes(encoder: VisionEncoder) -> list[torch.Size]:
+    """The shapes of one image's feature maps, one per layer."""
+    side = encoder.image_spec.side
+    with torch.no_grad():
+        return [
+            feature_map.shape
+            for feature_map in encoder.maps(torch.zeros(1, 3, side, side, device="meta", dtype=_dtype_of(encoder)))
+        ]
 
 
 def count_llm(llm: nn.Module, *, learns: bool) -> LLMCost:
@@ -139,9 +152,10 @@ def _kept_per_token(config: Any, head_dim: int, itemsize: int) -> float:
 def _count_sva(connector: SVAConnector, features: list[Tensor], *, encoders_learn: bool) -> Cost:
     """The parts of an SVA connector, one by one: as a whole it reads values, and meta tensors have none."""
     total = NOTHING
-    for feature_map, side, projection in zip(features, connector.map_sides, connector.projections, strict=True):
-        delivered = feature_map.new_zeros(side**2, feature_map.shape[1])
-        total += _count_call(projection, [delivered], inputs_learn=encoders_learn)
+    grouped = group_maps(features, connector.shapes)
+    for maps, side, projection in zip(grouped, connector.map_sides, connector.projections, strict=True):
+        call = partial(_project, projection, maps, side)
+        total += _count(call, projection, learns=True, inputs=maps if encoders_learn else [])
     for group_side, group in zip(connector.group_sides, connector.groups, strict=True):
         assert isinstance(group, Aggregator)
         total += _count_aggregator(group, rows=group_side**2)
@@ -149,6 +163,15 @@ def _count_sva(connector: SVAConnector, features: list[Tensor], *, encoders_lear
     assert isinstance(first, nn.Linear)
     joined = features[0].new_zeros(connector.num_tokens, first.in_features)
     return total + _count_call(connector.output, [joined], inputs_learn=True)
+
+
+def _project(projection: nn.Module, maps: Sequence[Tensor], side: int) -> list[Tensor]:
+    """An encoder's maps on the connector's grid, as `SVAConnector` brings them there."""
+    first, *rest = projection.children()
+    hidden = first(maps, side)
+    for layer in rest:
+        hidden = layer(hidden)
+    return [hidden]
 
 
 def _count_aggregator(aggregator: Aggregator, *, rows: int) -> Cost:
