@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cambrian.artifacts import MANIFEST_NAME, find_damage, read_json, read_manifest, write_json
+from cambrian.artifacts import MANIFEST_NAME, find_damage, read_json, write_json
+from cambrian.interfaces import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -111,12 +112,17 @@ class Checkpoints:
 def fingerprint(values: Mapping[str, Any], folders: Iterable[Path], code: Iterable[Path]) -> str:
     """Return a short name for these values, the contents of these finished folders and these source files.
 
+    Of a folder only the manifest has to be here: a pool's shards may lie in a bucket.
+
     Raises:
         ArtifactError: a folder is missing or unfinished.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for folder in folders:
-        read_manifest(folder)
+        if not (folder / MANIFEST_NAME).is_file():
+            raise ArtifactError(
+                f"{folder} has no {MANIFEST_NAME}: it is missing or was not finished; run `dvc repro` to make it"
+            )
         digest.update((folder / MANIFEST_NAME).read_bytes())
     for path in sorted(code):
         digest.update(path.read_bytes())

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from cambrian.artifacts import write_folder
 from cambrian.interfaces import ArtifactError
 from cambrian.params import parse_block
 from cambrian.runtime import RuntimeConfig
-from cambrian.training.checkpoints import TERMINATED
+from cambrian.training.checkpoints import TERMINATED, fingerprint
 from cambrian.training.config import Recipe
 from cambrian.training.engine import LocalEngine
 from cambrian.training.phases import Phase, Places, train_phase
@@ -180,3 +181,14 @@ def test_a_stage_that_is_stopped_from_outside_goes_on_where_it_was(number: signa
         (tmp_path / "adapter" / "model.safetensors").read_bytes(),
         (tmp_path / "align.json").read_bytes(),
     ) == expected
+
+
+def test_a_pool_whose_shards_are_in_a_bucket_names_the_same_checkpoints(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "pool") as partial:
+        (partial / "00000.tar").write_bytes(b"shard")
+    here = fingerprint({}, [tmp_path / "pool"], [])
+    (tmp_path / "pool" / "00000.tar").unlink()
+    assert fingerprint({}, [tmp_path / "pool"], []) == here
+    (tmp_path / "pool" / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match="has no manifest"):
+        fingerprint({}, [tmp_path / "pool"], [])
