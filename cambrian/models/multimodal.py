@@ -161,7 +161,7 @@ class MultimodalModel(nn.Module):
         """Return every encoder's feature maps, one per layer; frozen encoders keep nothing for a backward pass."""
         if images.features is not None:
             return images.features
-        features = []
+        features: list[Tensor] = []
         for encoder, pixels in zip(self.encoders, images.pixels, strict=True):
             with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(encoder)):
                 features += encoder.maps(pixels) if isinstance(encoder, VisionEncoder) else [encoder(pixels)]
