@@ -159,12 +159,14 @@ class MultimodalModel(nn.Module):
 
     def encode(self, images: ImageBatch) -> list[Tensor]:
         """Return every encoder's feature maps, one per layer; frozen encoders keep nothing for a backward pass."""
-        if images.features is not None:
-            return images.features
+        return self.encode_views(images.pixels) if images.features is None else images.features
+
+    def encode_views(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        """Return what `encode` does, of every encoder's pixels."""
         features: list[Tensor] = []
-        for encoder, pixels in zip(self.encoders, images.pixels, strict=True):
+        for encoder, views in zip(self.encoders, pixels, strict=True):
             with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(encoder)):
-                features += encoder.maps(pixels) if isinstance(encoder, VisionEncoder) else [encoder(pixels)]
+                features += encoder.maps(views) if isinstance(encoder, VisionEncoder) else [encoder(views)]
         return features
 
     def _hidden_states(self, prompt: Prompt, segments: Segments) -> Float[Tensor, "tokens dim"]:

@@ -263,12 +263,9 @@ def _cache_features(phase: Phase, model: MultimodalModel, recipe: Recipe) -> Fea
 
     @torch.no_grad()
     def encode(pixels: list[torch.Tensor]) -> list[torch.Tensor]:
-        encoded = zip(model.encoders, pixels, strict=True)
-        features = []
-        for encoder, views in encoded:
-            weights = next(encoder.parameters())
-            features.append(encoder(views.to(weights.device, weights.dtype)))
-        return features
+        weights = [next(encoder.parameters()) for encoder in model.encoders]
+        moved = [views.to(own.device, own.dtype) for own, views in zip(weights, pixels, strict=True)]
+        return model.encode_views(moved)
 
     return FeatureCache(encode, max_mib=recipe.feature_cache_mib)
 

@@ -260,6 +260,8 @@ def test_what_other_machines_cannot_do_is_refused_before_anything_runs(
     elif case == "ignored":
         (project.root / ".gitignore").write_text("source.txt\n")
         project.git("rm", "--quiet", "--cached", "source.txt")
+        project.git("add", ".gitignore")
+        project.git("commit", "--quiet", "--message", "A source that git ignores")
     elif case == "submodule":
         part = project.root / "part"
         part.mkdir()

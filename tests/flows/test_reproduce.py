@@ -27,6 +27,7 @@ import flows.process
 import flows.slots
 from flows.reproduce import reproduce
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, REPOSITORY, DemoProject, stage
+from tests.interrupts import listen_to_ctrl_c
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,6 +236,7 @@ def start_command(project: DemoProject, api: str, *arguments: str) -> subprocess
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,
     )
 
 
