@@ -23,7 +23,7 @@ test: setup
 	pytest -n 2 --dist loadscope tests
 
 plan: setup ## every run of every scale rehearsed without its hardware, and the graphs
-	cambrian plan mini
+	cambrian plan
 	python -m flows.dag
 
 docs: setup ## the documentation as a site; a warning is an error
