@@ -94,7 +94,7 @@ def test_one_runs_learning_rate_reruns_that_run_alone(project: Project) -> None:
     project.edit("scales/mini.yaml", add_recipe)
     project.edit("params.yaml", lambda params: params["runs"]["clip-1200k"].update(recipe="slow"))
     ran = stages_run(project.repro().stdout)
-    assert ran == ["finetune@clip-1200k", "evaluate@clip-1200k", *REPORTING]
+    assert ran == ["forecast", "finetune@clip-1200k", "evaluate@clip-1200k", *REPORTING]  # the forecast is of every row
 
 
 def test_a_line_of_evaluation_code_retrains_nothing(project: Project) -> None:

@@ -270,7 +270,7 @@ def test_both_stages_run_one_after_the_other_and_again_to_the_same_bytes(own_wor
         ("params.yaml", "adapters", {"colour": "red"}, "adapters.squares.colour: unknown field"),
         ("params.yaml", "adapters", {"mix": 3}, "adapters.squares.mix: found 3, input should be a valid string"),
         ("scales/tiny.yaml", "recipes", {"epochs": 1.5}, "recipes.tune.epochs: found 1.5"),
-        ("scales/tiny.yaml", "llms", {"template": "chat"}, "unknown conversation template 'chat'; known: turns"),
+        ("scales/tiny.yaml", "llms", {"template": "chat"}, "conversation template: unknown name 'chat'; known: chatml"),
     ],
 )
 def test_wrong_params_end_a_stage_with_one_line(
