@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
-import logging
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import JSONResponse, Response
 
 from cambrian.interfaces import RecordError
+from cambrian.local_page import listen, make_app
+from cambrian.local_page import serve as serve_page
 
 if TYPE_CHECKING:
-    from starlette.middleware.base import RequestResponseEndpoint
+    from fastapi import FastAPI, Request
 
     from cambrian.browse.records import RecordBrowser, Shown
     from cambrian.browse.tokens import TrainingView
@@ -24,17 +20,7 @@ if TYPE_CHECKING:
 PAGE_SIZE = 50
 
 _PAGE_PATH = Path(__file__).with_name("page.html")
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "img-src 'self'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-"""The page is one file: a browser that loads anything else for it has been tricked."""
 _MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
-
-_log = logging.getLogger("cambrian")
 
 
 def serve(records: RecordBrowser, view: TrainingView | None, *, fault: str, name: str, host: str, port: int) -> None:
@@ -43,42 +29,17 @@ def serve(records: RecordBrowser, view: TrainingView | None, *, fault: str, name
     Raises:
         ArtifactError: the address cannot be bound.
     """
-    from cambrian.interfaces import ArtifactError
-
-    try:
-        listener = socket.create_server((host, port))
-    except (OSError, OverflowError) as error:
-        raise ArtifactError(f"{host}:{port} cannot be served ({error}): choose another --port or --host") from error
-    app = build_app(records, view, fault=fault, name=name, host=host)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _log.info("%s at http://%s:%d (Ctrl-C ends)", name, host, listener.getsockname()[1])
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    listener = listen(host, port)
+    serve_page(build_app(records, view, fault=fault, name=name, host=host), listener, name=name)
 
 
 def build_app(records: RecordBrowser, view: TrainingView | None, *, fault: str, name: str, host: str) -> FastAPI:
-    """Make the application. Nothing can be changed through it, and no request names a path.
-
-    Requests by another name than the host's are refused, so that no site can reach the page through a name of its own
-    that resolves to this machine.
-    """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    names = ["127.0.0.1", "localhost", host]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["*"] if _is_everywhere(host) else names)
-    page = _PAGE_PATH.read_text(encoding="utf-8")
-
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await call_next(request)
-        response.headers.update(_HEADERS)
-        return response
+    """Make the application. Nothing can be changed through it, and no request names a path."""
+    app = make_app(_PAGE_PATH, host=host, image_sources="'self'")
 
     @app.exception_handler(RecordError)
     async def refuse(_: Request, error: RecordError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 404)
-
-    @app.get("/")
-    def show_page() -> HTMLResponse:
-        return HTMLResponse(page)
 
     @app.get("/facts")
     def describe() -> dict[str, Any]:
@@ -138,10 +99,3 @@ def _describe_shown(shown: Shown, view: TrainingView | None) -> dict[str, Any]:
         except RecordError as error:
             value["token_fault"] = f"training leaves it out ({error.reason}): {error}"
     return value
-
-
-def _is_everywhere(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
-import logging
-import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Request  # noqa: TC002 (FastAPI reads the annotations of routes)
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from pydantic import Field
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cambrian.chat.dialogue import Exchange
-from cambrian.interfaces import ArtifactError, RecordError
+from cambrian.interfaces import RecordError
+from cambrian.local_page import listen, make_app
+from cambrian.local_page import serve as serve_page
 from cambrian.models.config import SVAConfig
 from cambrian.params import Params
 
 if TYPE_CHECKING:
-    from starlette.middleware.base import RequestResponseEndpoint
-    from starlette.responses import Response
+    from fastapi import FastAPI
 
     from cambrian.chat.attention import LayerShares
     from cambrian.chat.talker import Answer, Talker
@@ -34,16 +30,6 @@ MAX_REQUEST_BYTES = 32 << 20
 """Of one question with its pictures, which are a third larger in a request than as files."""
 
 _PAGE_PATH = Path(__file__).with_name("page.html")
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "img-src blob:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-"""The page is one file: a browser that loads anything else for it has been tricked."""
-
-_log = logging.getLogger("cambrian")
 
 
 class _Exchange(Params):
@@ -76,26 +62,13 @@ def serve(talker: Talker, *, host: str, port: int, max_new_tokens: int) -> None:
     Raises:
         ArtifactError: the address cannot be bound.
     """
-    try:
-        listener = socket.create_server((host, port))
-    except (OSError, OverflowError) as error:
-        raise ArtifactError(f"{host}:{port} cannot be served ({error}): choose another --port or --host") from error
-    app = build_app(talker, host=host, max_new_tokens=max_new_tokens)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _log.info("%s at http://%s:%d (Ctrl-C ends)", talker.name, host, listener.getsockname()[1])
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    listener = listen(host, port)
+    serve_page(build_app(talker, host=host, max_new_tokens=max_new_tokens), listener, name=talker.name)
 
 
 def build_app(talker: Talker, *, host: str, max_new_tokens: int) -> FastAPI:
-    """Make the application: the page, what the page must know of the model, and answers.
-
-    Requests by another name than the host's are refused, so that no site can reach the page through a name of its own
-    that resolves to this machine.
-    """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    names = ["127.0.0.1", "localhost", host]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["*"] if _is_everywhere(host) else names)
-    page = _PAGE_PATH.read_text(encoding="utf-8")
+    """Make the application: the page, what the page must know of the model, and answers."""
+    app = make_app(_PAGE_PATH, host=host, image_sources="blob:")
     one_at_a_time = threading.Lock()
 
     def ask(question: _Question) -> Answer:
@@ -103,16 +76,6 @@ def build_app(talker: Talker, *, host: str, max_new_tokens: int) -> FastAPI:
         exchanges = [Exchange(past.question, past.answer) for past in question.exchanges]
         with one_at_a_time:
             return talker.answer(images, exchanges, question.question, max_new_tokens=max_new_tokens)
-
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await call_next(request)
-        response.headers.update(_HEADERS)
-        return response
-
-    @app.get("/")
-    async def show_page() -> HTMLResponse:
-        return HTMLResponse(page)
 
     @app.get("/model")
     async def describe_model() -> dict[str, Any]:
@@ -173,10 +136,3 @@ def _describe_layer(layer: LayerShares) -> dict[str, Any]:
         for image in layer.shares.tolist()
     ]
     return {"name": layer.name, "shares": grids, "means": layer.means().tolist()}
-
-
-def _is_everywhere(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
