@@ -123,3 +123,5 @@ class Batch:
     images: ImageBatch | None
     """None when no sample of the batch has an image."""
     record_ids: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """The data source of each conversation."""

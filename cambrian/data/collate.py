@@ -20,6 +20,7 @@ def collate(
     sizes: Sequence[tuple[int, int] | None],
     pad_id: int,
     record_ids: Sequence[str] = (),
+    sources: Sequence[str] = (),
 ) -> Batch:
     """Pad conversations on the right to the longest of them and stack the images of those that have one.
 
@@ -49,4 +50,5 @@ def collate(
         if present
         else None,
         record_ids=list(record_ids),
+        sources=list(sources),
     )

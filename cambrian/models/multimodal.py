@@ -117,9 +117,14 @@ class MultimodalModel(nn.Module):
         return filled.view(*prompt.mask.shape, -1)
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Return the mean of `losses`."""
+        return self.losses(batch)[0]
+
+    def losses(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 2"]]:
         """Return the mean cross-entropy over labelled positions, each predicted from the visible position before it.
 
-        Only real tokens are computed, and the LLM's head runs on labelled positions only.
+        Beside it, of every sample, the sum over its labelled positions and their number, without gradients. Only real
+        tokens are computed, and the LLM's head runs on labelled positions only.
 
         Raises:
             ValueError: nothing in the batch is labelled (or only first positions, which nothing predicts).
@@ -131,7 +136,10 @@ class MultimodalModel(nn.Module):
         if not labelled.any():
             raise ValueError(f"no position of the batch is labelled: records {batch.record_ids}; drop them before")
         hidden = self._hidden_states(prompt, segments)[:-1][labelled]
-        return F.cross_entropy(self.llm.lm_head(hidden).float(), targets[labelled])
+        log_shares = F.log_softmax(self.llm.lm_head(hidden).float(), dim=-1)
+        mean = F.nll_loss(log_shares, targets[labelled])  # the two halves of F.cross_entropy, to the bit
+        rows = torch.arange(len(prompt.mask), device=hidden.device)[:, None].expand_as(prompt.mask)
+        return mean, _sum_by_sample(log_shares.detach(), targets[labelled], rows[prompt.mask][1:][labelled], len(rows))
 
     def embed(self, batch: Batch) -> Prompt:
         """Return the batch's embeddings with visual tokens at the image positions.
@@ -217,6 +225,16 @@ def _pack_vision(vision: Vision | None, mask: Bool[Tensor, "batch length"]) -> V
         evidence_mask = None if evidence.mask is None else evidence.mask[kept]
         evidence = Evidence(evidence.features[kept], evidence_mask, evidence.context[kept])
     return Vision(evidence, (visible.cumsum(dim=0) - 1)[vision.rows[kept]])
+
+
+def _sum_by_sample(
+    log_shares: Float[Tensor, "labels vocabulary"],
+    targets: Int[Tensor, " labels"],
+    rows: Int[Tensor, " labels"],
+    count: int,
+) -> Float[Tensor, "batch 2"]:
+    losses = -log_shares.gather(1, targets[:, None])
+    return losses.new_zeros(count, 2).index_add_(0, rows, torch.cat([losses, torch.ones_like(losses)], dim=1))
 
 
 def _is_trainable(module: nn.Module) -> bool:

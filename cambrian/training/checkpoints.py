@@ -93,6 +93,18 @@ class Checkpoints:
         _log.info("going on after step %d from %s", values["num_steps"], folder)
         return Progress(values["num_steps"], curve, values["samples"])
 
+    def write_fault(self, rank: int, num_steps: int, values: Mapping[str, Any]) -> Path:
+        """Keep what a process says of a step (counted from 1) that ended the phase; return the file.
+
+        It stands beside the checkpoints, because nothing of a phase that failed is among its outputs.
+
+        Raises:
+            ArtifactError: the disk is full or the folder cannot be written.
+        """
+        path = self._folder / f"fault-step-{num_steps:08d}-process-{rank}.json"
+        write_json(path, {"step": num_steps, **values})
+        return path
+
     def remove(self) -> None:
         """Remove all of them: the phase has written its output."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,15 +78,19 @@ class DeepSpeedEngine:
             _persist(self._optimizer, self._whole)
         self._state = ShardedState(self._optimizer, self._trained, config.zero_stage, processes)
 
-    def loss(self, batch: Batch | None) -> Tensor:
-        """The mean loss over the batch's labelled positions; of a batch of one padding token where there is none."""
+    def losses(self, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """The mean loss over the batch's labelled positions; of every sample its sum and their number.
+
+        Where there is no batch, the mean is that of one padding token.
+        """
+        num_samples = 0 if batch is None else len(batch.input_ids)
         batch = batch or _stand_in()
         if batch.images is None:
             batch = self._add_blank_image(batch)
         if self._config.zero_stage == 3:
             _hold(self._whole)
-        loss: Tensor = self._engine(move_batch(batch, self._device, self._dtype))
-        return loss
+        mean, by_sample = self._engine(move_batch(batch, self._device, self._dtype))
+        return mean, by_sample[:num_samples]
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Add the loss's gradients to those of the step; the processes add theirs up."""
@@ -135,7 +140,13 @@ class DeepSpeedEngine:
         ids[-1, :num_positions] = IMAGE_TOKEN_ID
         mask = F.pad(batch.attention_mask, more)
         mask[-1, :num_positions] = True
-        return Batch(ids, F.pad(batch.labels, more, value=IGNORE_LABEL), mask, self._blank_image(), batch.record_ids)
+        return replace(
+            batch,
+            input_ids=ids,
+            labels=F.pad(batch.labels, more, value=IGNORE_LABEL),
+            attention_mask=mask,
+            images=self._blank_image(),
+        )
 
     def _blank_image(self) -> ImageBatch:
         sizes = torch.ones(1, 2, dtype=torch.long)
@@ -177,7 +188,7 @@ def deepspeed_config(
 
 
 class _Trained(nn.Module):
-    """The parts of a model that DeepSpeed knows, under their own names; called, it returns the whole model's loss."""
+    """The parts of a model that DeepSpeed knows, under their own names; called, it returns the whole model's losses."""
 
     def __init__(self, model: MultimodalModel) -> None:
         super().__init__()
@@ -186,8 +197,8 @@ class _Trained(nn.Module):
             if name != "encoders" or any(one.requires_grad for one in child.parameters()):
                 self.add_module(name, child)
 
-    def forward(self, batch: Batch) -> Tensor:
-        return self._whole[0].loss(batch)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self._whole[0].losses(batch)
 
 
 def _persist(optimizer: Any, parameters: Sequence[Any]) -> None:

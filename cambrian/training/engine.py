@@ -26,8 +26,8 @@ _OPTIMIZERS_NAME = "optimizers.pt"
 class TrainableModel(Protocol):
     """A model whose loss can be had of a batch."""
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The mean loss over the batch's labelled positions."""
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The mean loss over the batch's labelled positions; of every sample its sum and their number."""
         ...
 
 
@@ -37,10 +37,11 @@ class Engine(Protocol):
     processes: Processes
     """Those that call the same methods in the same order."""
 
-    def loss(self, batch: Batch | None) -> Tensor:
-        """The mean loss over the batch's labelled positions.
+    def losses(self, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """The mean loss over the batch's labelled positions; of every sample its sum and their number.
 
-        Where processes wait for each other, one that has no batch calls with None, and weighs the loss by 0.
+        Gradients come from the mean alone. Where processes wait for each other, one that has no batch calls with None,
+        and weighs the loss by 0.
         """
         ...
 
@@ -97,10 +98,10 @@ class LocalEngine:
         self._max_gradient_norm = max_gradient_norm
         self._device = device
 
-    def loss(self, batch: Batch | None) -> Tensor:
-        """The mean loss over the batch's labelled positions."""
+    def losses(self, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """The mean loss over the batch's labelled positions; of every sample its sum and their number."""
         assert batch is not None  # nobody waits for this process
-        return self._model.loss(move_batch(batch, self._device))
+        return self._model.losses(move_batch(batch, self._device))
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Add the loss's gradients to those of the step."""

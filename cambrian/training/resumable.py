@@ -71,7 +71,9 @@ def train_resumably(
             what=what,
             before=progress.curve,
             first_step=progress.num_steps,
+            after_batch=watch.hear,
             after_step=save_where_due,
+            write_fault=lambda step, values: checkpoints.write_fault(processes.rank, step, values),
         )
     samples.load_state(merge_states(processes.gather(samples.state())), is_counting=True)
     return curve

@@ -190,21 +190,22 @@ class Samples:
         """
         usable = []
         for index in indices:
-            if self._records[index].id not in self.unusable:
+            record = self._records[index]
+            if record.id not in self.unusable:
                 try:
-                    usable.append((self._records[index].id, self._encode(index), self._fit(index)))
+                    usable.append((record.id, record.source, self._encode(index), self._fit(index)))
                 except RecordError as error:
                     self._leave_out(index, error)
         if not usable:
             return None
-        ids, encoded, fitted = zip(*usable, strict=True)
+        ids, sources, encoded, fitted = zip(*usable, strict=True)
         self.num_samples += len(ids)
         self.num_tokens += sum(len(one.input_ids) for one in encoded)
         sizes = [image and image.size for image in fitted]
         if self._features is None:
             views = [image and self._normalise(image) for image in fitted]
-            return collate(encoded, views, sizes, self._tokenizer.pad_id, ids)
-        batch = collate(encoded, [None] * len(ids), sizes, self._tokenizer.pad_id, ids)
+            return collate(encoded, views, sizes, self._tokenizer.pad_id, ids, sources)
+        batch = collate(encoded, [None] * len(ids), sizes, self._tokenizer.pad_id, ids, sources)
         images = {image.name: image for image in fitted if image is not None}
         if images:
             names = [image.name for image in fitted if image is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +13,9 @@ from cambrian.interfaces import ParamsError
 from cambrian.training.config import DVCLiveConfig, TensorBoardConfig, WandbConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import Tensor
 
     from cambrian.interfaces import Batch
     from cambrian.training.config import NoBoardConfig, WatchConfig
@@ -51,6 +54,7 @@ class Watch:
         self._board = open_board(config.board, what) if processes.is_main else None
         self._started = clock()
         self._samples = self._tokens = self._places = self._steps = 0
+        self._losses: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def pass_on(self, steps: Iterator[list[Batch | None]]) -> Iterator[list[Batch | None]]:
         """Yield the steps, counted."""
@@ -61,6 +65,12 @@ class Watch:
                     self._tokens += int(batch.attention_mask.sum())
                     self._places += batch.input_ids.numel()
             yield batches
+
+    def hear(self, batch: Batch, by_sample: Tensor) -> None:
+        """Note every sample's sum of losses and number of labels (`Engine.losses`)."""
+        for source, (loss, labels) in zip(batch.sources, by_sample.tolist(), strict=True):
+            self._losses[source][0] += loss
+            self._losses[source][1] += labels
 
     def see(self, num_done: int, loss: float) -> None:
         """Note that a step is done; called by all processes."""
@@ -83,9 +93,31 @@ class Watch:
             values["model_flop_utilisation"] = flops / (self._config.peak_tflops * 1e12 * self._processes.count)
         self._started, self._steps = now, 0
         self._samples = self._tokens = self._places = 0
+        by_source = self._take_losses()
         if self._board is not None:
-            _log.info("%s: step %d, %s", self._what, num_done, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-            self._board.write(num_done, values)
+            _log.info("%s: step %d, %s", self._what, num_done, _join(values))
+            if by_source:
+                _log.info("%s: step %d, loss by source: %s", self._what, num_done, _join(by_source))
+            self._board.write(num_done, values | {_curve_of(source): loss for source, loss in by_source.items()})
+
+    def _take_losses(self) -> dict[str, float]:
+        """The mean loss of a label of each source, in all processes, since the last call."""
+        sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for losses in self._processes.gather(dict(self._losses)):
+            for source, (loss, labels) in losses.items():
+                sums[source][0] += loss
+                sums[source][1] += labels
+        self._losses.clear()
+        return {source: loss / labels for source, (loss, labels) in sorted(sums.items()) if labels}
+
+
+def _join(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _curve_of(source: str) -> str:
+    """A curve's name: boards make folders of slashes."""
+    return f"loss_of_{source.replace('/', '_')}"
 
 
 def peak_memory_gib() -> float:

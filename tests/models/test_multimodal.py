@@ -111,6 +111,19 @@ def test_the_loss_is_the_mean_over_labelled_positions_predicted_from_the_one_bef
         torch.testing.assert_close(model.loss(batch), torch.stack(losses).mean(), **TOLERANCE)
 
 
+def test_the_losses_of_samples_are_the_parts_of_the_mean(model: MultimodalModel) -> None:
+    batch = make_batch(model, SAMPLES, SIZES)
+    assert batch.images is not None
+    mean, by_sample = model.losses(batch)
+    assert not by_sample.requires_grad
+    assert by_sample[:, 1].tolist() == (batch.labels != IGNORE_LABEL).sum(dim=1).tolist()
+    torch.testing.assert_close(by_sample[:, 0].sum() / by_sample[:, 1].sum(), mean.detach(), atol=1e-6, rtol=1e-6)
+    for row, images in ((0, [0]), (2, []), (3, [3])):
+        alone = make_batch(model, SAMPLES[row : row + 1], [SIZES[image] for image in images])
+        alone.images = take_images(batch.images, images) if images else None
+        torch.testing.assert_close(by_sample[row, 0] / by_sample[row, 1], model.loss(alone).detach(), **TOLERANCE)
+
+
 def test_the_loss_reaches_all_that_trains_and_nothing_that_is_frozen(model: MultimodalModel) -> None:
     model.train()
     batch = make_batch(model, SAMPLES, SIZES)

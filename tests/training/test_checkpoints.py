@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from cambrian.artifacts import write_folder
-from cambrian.interfaces import ArtifactError
+from cambrian.interfaces import ArtifactError, Batch, ParamsError
 from cambrian.params import parse_block
 from cambrian.runtime import RuntimeConfig
 from cambrian.training.checkpoints import TERMINATED, fingerprint
@@ -71,6 +72,31 @@ def stop_before_step(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[
 
 def checkpoints() -> list[Path]:
     return sorted(Path("checkpoints").glob("*/step-*"))
+
+
+def test_a_loss_that_is_not_finite_leaves_the_ids_of_its_batch_and_what_was_saved(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(world, "whole")
+    losses, seen = LocalEngine.losses, []
+
+    def break_one(self: LocalEngine, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor]:
+        assert batch is not None
+        seen.append(batch.record_ids)
+        mean, by_sample = losses(self, batch)
+        return (mean * torch.nan if len(seen) == 4 else mean), by_sample
+
+    monkeypatch.setattr(LocalEngine, "losses", break_one)
+    with pytest.raises(ParamsError, match=r"the loss is nan at step 4, records r\d+, .*fault-step-00000004-process-0"):
+        train(world, "broken")
+    assert not Path("broken").exists()
+    assert [path.name for path in checkpoints()] == ["step-00000002"]
+    (fault,) = Path("checkpoints").glob("*/fault-*.json")
+    found = json.loads(fault.read_text())
+    assert found == {"step": 4, "loss": "nan", "records": seen[-1], "sources": ["squares"] * len(seen[-1])}
+    monkeypatch.setattr(LocalEngine, "losses", losses)
+    assert train(world, "broken") == whole
+    assert not fault.exists()
 
 
 @pytest.mark.parametrize("feature_cache_mib", [0, 1])

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cambrian.interfaces import Batch, ParamsError
+from cambrian.interfaces import IGNORE_LABEL, ArtifactError, Batch, ParamsError
 from cambrian.training.engine import LocalEngine
 from cambrian.training.loop import mean_final_loss, train
 
@@ -23,13 +24,19 @@ class Table(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(4, 4))
 
-    def loss(self, batch: Batch) -> Tensor:
-        return nn.functional.cross_entropy(self.logits[batch.input_ids].flatten(0, 1), batch.labels.flatten())
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = self.logits[batch.input_ids]
+        each = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
+        counts = (batch.labels != IGNORE_LABEL).sum(dim=1)
+        by_sample = torch.stack([each.detach().view_as(batch.labels).sum(dim=1), counts], dim=1)
+        return each.sum() / counts.sum(), by_sample
 
 
 def make_batch(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *ids: str) -> Batch:
     mask = torch.ones(len(rows), len(rows[0]), dtype=torch.bool)
-    return Batch(torch.tensor(rows), torch.tensor(labels), mask, images=None, record_ids=list(ids))
+    return Batch(
+        torch.tensor(rows), torch.tensor(labels), mask, images=None, record_ids=list(ids), sources=["s"] * len(ids)
+    )
 
 
 def make_engine(model: Table, *, rate: float = 1.0, max_gradient_norm: float = 1e9) -> LocalEngine:
@@ -43,7 +50,18 @@ def make_engine(model: Table, *, rate: float = 1.0, max_gradient_norm: float = 1
     )
 
 
-train_all = partial(train, before=[], first_step=0, after_step=lambda num_done, curve: None)
+def no_file(step: int, values: dict[str, Any]) -> Path:
+    raise AssertionError(values)
+
+
+train_all = partial(
+    train,
+    before=[],
+    first_step=0,
+    after_batch=lambda batch, by_sample: None,
+    after_step=lambda num_done, curve: None,
+    write_fault=no_file,
+)
 WHOLE = make_batch([[0, 1, 2], [3, 0, 1]], [[1, -100, 3], [2, 2, -100]], "a", "b")
 HALVES = [make_batch([[0, 1, 2]], [[1, -100, 3]], "a"), make_batch([[3, 0, 1]], [[2, 2, -100]], "b")]
 UNEVEN = [make_batch([[0, 1, 2]], [[1, -100, 3]], "a"), make_batch([[3, 0, 1]], [[2, -100, -100]], "b")]
@@ -65,6 +83,21 @@ def test_micro_batches_weigh_by_their_labels_not_by_their_number() -> None:
     expected = (2 * math.log(4) + math.log(3 + math.exp(5)) - 5) / 3
     ((_, loss),) = train_all(make_engine(model), [UNEVEN], num_steps=1, rate_factor=lambda step: 1.0, what="x")
     assert loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_micro_batch_is_heard_with_the_losses_of_its_samples() -> None:
+    heard = []
+    train_all(
+        make_engine(Table()),
+        [UNEVEN],
+        num_steps=1,
+        rate_factor=lambda step: 1.0,
+        what="x",
+        after_batch=lambda batch, by_sample: heard.append((batch.record_ids, by_sample.tolist())),
+    )
+    assert [ids for ids, _ in heard] == [["a"], ["b"]]
+    assert heard[0][1] == [pytest.approx([2 * math.log(4), 2])]
+    assert heard[1][1] == [pytest.approx([math.log(4), 1])]
 
 
 def test_the_schedule_multiplies_the_highest_rate() -> None:
@@ -96,21 +129,37 @@ def test_a_loss_that_is_not_finite_stops_with_the_records_of_its_batch(bad: floa
     with torch.no_grad():
         model.logits[3] = bad
     before = model.logits.clone()
-    with pytest.raises(ParamsError, match=r"the loss is nan at step 2, records b: nothing was written"):
+    written = []
+
+    def write_fault(step: int, values: dict[str, Any]) -> Path:
+        written.append((step, values))
+        return Path("there.json")
+
+    with pytest.raises(ParamsError, match=r"the loss is nan at step 2, records b \(all 1 are in there.json\)"):
         train_all(
-            make_engine(model, rate=0.0), [[HALVES[0]], HALVES], num_steps=2, rate_factor=lambda step: 1.0, what="x"
+            make_engine(model, rate=0.0),
+            [[HALVES[0]], HALVES],
+            num_steps=2,
+            rate_factor=lambda step: 1.0,
+            what="x",
+            write_fault=write_fault,
         )
     assert torch.equal(model.logits.nan_to_num(), before.nan_to_num())
+    assert written == [(2, {"loss": "nan", "records": ["b"], "sources": ["s"]})]
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update() -> None:
     class Steep(Table):
-        def loss(self, batch: Batch) -> Tensor:
-            return super().loss(batch) + self.logits.abs().sqrt().sum()  # finite, with an infinite slope at 0
+        def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+            mean, by_sample = super().losses(batch)
+            return mean + self.logits.abs().sqrt().sum(), by_sample  # finite, with an infinite slope at 0
+
+    def fail(step: int, values: dict[str, Any]) -> Path:
+        raise ArtifactError("the disk is full")
 
     model = Steep()
-    with pytest.raises(ParamsError, match=r"the gradient norm is nan at step 1, records a, b"):
-        train_all(make_engine(model), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x")
+    with pytest.raises(ParamsError, match=r"the gradient norm is nan at step 1, records a, b \(the disk is full\)"):
+        train_all(make_engine(model), [[WHOLE]], num_steps=1, rate_factor=lambda step: 1.0, what="x", write_fault=fail)
     assert torch.equal(model.logits, Table().logits)
 
 

@@ -64,6 +64,7 @@ def test_a_batch_holds_the_records_asked_for_with_their_images(tmp_path: Path, p
     batch = make_samples(tmp_path, records, pictures).read_batch([2, 1])
     assert batch is not None
     assert batch.record_ids == ["c", "b"]
+    assert batch.sources == ["s", "s"]
     assert (batch.input_ids == IMAGE_TOKEN_ID).sum(dim=1).tolist() == [2, 0]
     assert batch.images is not None
     assert [tuple(pixels.shape) for pixels in batch.images.pixels] == [(1, 3, 4, 4), (1, 3, 8, 8), (1, 3, 4, 4)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,6 +45,28 @@ def test_speed_and_padding_are_those_of_the_steps_since_the_last_line(caplog: py
     for line in lines:  # 4 samples of 5 tokens in 4 seconds; 5 tokens a second x 100 operations of 1000 that there are
         assert "loss 2.5, samples_per_second 1, tokens_per_second 5, seconds_per_step 2, padding_share 0.5" in line
         assert "model_flop_utilisation 0.5" in line
+
+
+def test_losses_of_sources_are_means_over_labels_since_the_last_line(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    watch = make_watch(config(board={"kind": "dvclive", "folder": str(tmp_path / "live")}))
+    batch = replace(HALF_PADDED, sources=["vqa/a", "b"])
+    with caplog.at_level("INFO", "cambrian"):
+        for number, by_sample in enumerate(
+            [[[6.0, 3.0], [1.0, 1.0]], [[2.0, 1.0], [5.0, 1.0]], [[0.0, 0.0], [7.0, 2.0]]]
+        ):
+            watch.hear(batch, torch.tensor(by_sample))
+            watch.see(number + 1, 1.0)
+        watch.see(4, 1.0)
+    lines = [line for record in caplog.records if "by source" in (line := record.getMessage())]
+    assert lines == [  # a source without labels since the last line has no loss there
+        "runs.x: step 2, loss by source: b 3, vqa/a 2",
+        "runs.x: step 4, loss by source: b 3.5",
+    ]
+    folder = tmp_path / "live" / "runs.x" / "plots" / "metrics"
+    assert (folder / "loss_of_b.tsv").read_text().split() == ["step", "loss_of_b", "2", "3.0", "4", "3.5"]
+    assert (folder / "loss_of_vqa_a.tsv").read_text().split() == ["step", "loss_of_vqa_a", "2", "2.0"]
 
 
 def test_dvclive_draws_curves_that_dvc_reads(tmp_path: Path) -> None:
