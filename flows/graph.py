@@ -17,7 +17,7 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
 
 from flows.changes import Change, explain_output, explain_params
-from flows.repository import open_repository
+from flows.repository import open_repository, read_lock
 from flows.unfinished import is_unfinished, mark_finished
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Project:
         """Read what dvc.lock holds of a stage; None before its first run. Files that were added have no entry there."""
         if not stage.cmd:
             return None
-        recorded = stage.dvcfile._lockfile.load().get("stages", {}).get(stage.name)
+        recorded = read_lock(Path(stage.dvcfile._lockfile.path)).get(stage.name)
         return None if recorded is None else dict(recorded)
 
     @contextmanager

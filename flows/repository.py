@@ -14,9 +14,10 @@ from dvc.dependency import param
 from dvc.fs import LocalFileSystem
 from dvc.lock import Lock, LockError
 from dvc.repo import Repo
+from dvc.utils.serialize import load_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _LOCK_POLL_S = 0.02
 _NUM_REMEMBERED_FILES = 64
@@ -51,6 +52,23 @@ def _load_params(path: str, fs: Any, **arguments: Any) -> Any:
 @lru_cache(maxsize=_NUM_REMEMBERED_FILES)
 def _parse_version(path: str, *_version: int) -> Any:
     return _parse_params(path, LocalFileSystem())
+
+
+def read_lock(path: Path) -> Mapping[str, Any]:
+    """Read the stages of a `dvc.lock`, parsing each version of it once; no stages before the first run.
+
+    It has every instance of a stage: a hundred that ask for their own entry would take minutes to parse it all.
+    """
+    if not path.exists():
+        return {}
+    version = path.stat()
+    return _parse_lock(path.absolute(), version.st_mtime_ns, version.st_size, version.st_ino)
+
+
+@lru_cache(maxsize=_NUM_REMEMBERED_FILES)
+def _parse_lock(path: Path, *_version: int) -> Mapping[str, Any]:
+    stages: Mapping[str, Any] = load_yaml(path).get("stages", {})
+    return stages
 
 
 class _ReplacingFileSystem(LocalFileSystem):  # type: ignore[misc]  # dvc has no types

@@ -119,7 +119,7 @@ def reproduce(
                 dvc_tmp=project.temporary,
             )
             coordinator.run(up_to_date)
-        outdated = _find_outdated(stages) if to_run else {}
+        outdated = _find_outdated(coordinator.schedule.outcomes) if to_run else {}
     except (GraphError, SettingsError, WorkspaceBusyError, RunRefusedError) as error:
         log.error("%s", error)
         return Failed(message=str(error))
@@ -219,9 +219,12 @@ def _find_needs(project: Project, settings: Settings, stages: Sequence[StageNode
     }
 
 
-def _find_outdated(stages: Sequence[StageNode]) -> dict[str, str]:
-    """Name the stages that are not up to date any more, and why: sources were edited while the run was under way."""
-    looked_at = {stage.address for stage in stages}
+def _find_outdated(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Name the stages that are not up to date any more, and why: sources were edited while the run was under way.
+
+    Those that failed or did not start have not been up to date, and nobody is to wait for the reasons.
+    """
+    looked_at = {address for address, outcome in outcomes.items() if outcome.is_good}
     with Project() as project:
         nodes = [node for node in project.plan(all_pipelines=True) if node.address in looked_at]
         up_to_date = project.find_up_to_date(nodes)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from dvc.utils.serialize import load_yaml
 
+import flows.repository
 from flows.graph import GraphError, Project
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, stage
 
@@ -125,3 +127,26 @@ def test_an_edited_value_is_read_anew_by_an_open_project(diamond: DemoProject) -
         for rate in (0.6, 0.7):
             diamond.write(DIAMOND, DIAMOND_PARAMS | {"rate": rate})
             assert project.read_params("train@small")["rate"] == rate
+
+
+def test_a_lock_is_parsed_once_however_many_stages_ask_for_their_entry(
+    diamond: DemoProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diamond.dvc("repro", "--quiet")
+    diamond.write(DIAMOND, DIAMOND_PARAMS | {"rate": 0.7})
+    parsed = []
+
+    def parse(path: Path) -> Any:
+        parsed.append(path.name)
+        return load_yaml(path)
+
+    monkeypatch.setattr(flows.repository, "load_yaml", parse)
+    with Project() as project:
+        for node in project.plan():
+            project.explain(node.address)
+    assert parsed == ["dvc.lock"]
+    diamond.dvc("repro", "--quiet")
+    with Project() as project:
+        project.plan()
+        assert project.explain("train@small") == []
+    assert parsed == ["dvc.lock", "dvc.lock"]

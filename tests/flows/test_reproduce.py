@@ -25,6 +25,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 import flows.process
 import flows.slots
+from flows.graph import Project
 from flows.reproduce import reproduce
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, REPOSITORY, DemoProject, stage
 from tests.interrupts import listen_to_ctrl_c
@@ -168,6 +169,37 @@ def test_a_failure_is_shown_with_its_last_lines_and_nothing_more_starts(diamond:
     diamond.list_ran()
     assert run().is_completed()
     assert diamond.list_ran() == ["train@small", "train@large", "report", "aside"]
+
+
+def test_after_a_failure_nobody_waits_for_the_reasons_of_stages_that_did_not_start(
+    project: DemoProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With hundreds of them, the run went on for minutes after the failure, with nothing to show for it."""
+    project.write(
+        {
+            "good": stage("echo 1 > good.txt", out="good.txt"),
+            "bad": stage("while [ ! -e good.txt ]; do sleep 0.05; done; exit 3", out="bad.txt"),
+            "middle": stage("sleep 1; echo 1 > middle.txt", deps=["good.txt"], out="middle.txt"),
+            "leaf": {
+                "foreach": list(range(200)),
+                "do": stage("cat bad.txt middle.txt > ${item}.txt", deps=["bad.txt", "middle.txt"], out="${item}.txt"),
+            },
+        }
+    )
+    explained: list[str] = []
+    explain = Project.explain
+
+    def note(self: Project, address: str) -> Any:
+        explained.append(address)
+        return explain(self, address)
+
+    monkeypatch.setattr(Project, "explain", note)
+    state = run(cpus=2)
+    states = read_states(state)
+    assert str(state.message).startswith("bad failed. 203 stages: ")
+    assert (states["good"], states["bad"]) == ("Completed", "Failed")
+    assert {states[f"leaf@{number}"] for number in range(200)} == {"Skipped"}
+    assert explained == []
 
 
 def test_keep_going_runs_what_does_not_depend_on_the_failure(project: DemoProject) -> None:
