@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 
-from cambrian.artifacts import read_manifest, write_folder, write_json
-from cambrian.data.deduplication import drop_duplicates, find_candidates, find_repeated
-from cambrian.data.duplicates import HashSide, Share
+from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
+from cambrian.data.deduplication import drop_duplicates, find_candidates
+from cambrian.data.duplicates import HashSide, Share, find_repeated
 from cambrian.data.image_facts import IMAGE_REASONS
 from cambrian.data.ledger import Ledger, dropped_table, write_dropped_table
 from cambrian.data.lines import LINE_REASONS
-from cambrian.data.partitions import PartitionsConfig, SortedRuns, run_tasks
-from cambrian.data.record_tables import ROW_GROUP_ROWS, RecordsWriter, conversations_array
+from cambrian.data.partitions import PartitionsConfig, SortedRuns, keep_memory, run_tasks
+from cambrian.data.record_tables import ROW_GROUP_ROWS, RecordsWriter
 from cambrian.data.scanning import (
     IMAGES_STEP,
     READ_STEP,
@@ -31,7 +32,7 @@ from cambrian.params import Params
 from cambrian.runtime import iter_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -81,6 +82,7 @@ def clean_pool(config: CleaningConfig, partitions: PartitionsConfig, *, pool: Pa
         ArtifactError: the pool is incomplete, a record has a fatal fault, or more than `max_lost_share` were dropped.
     """
     read_manifest(pool)
+    keep_memory()
     lines = pool / "records.jsonl"
     ledger = Ledger()
     with write_folder(output) as folder:
@@ -96,12 +98,13 @@ def clean_pool(config: CleaningConfig, partitions: PartitionsConfig, *, pool: Pa
             hash_side=config.hash_side,
             same_hash_only=config.max_duplicate_distance == 0,
         )
-        num_rows, is_kept, dropped = _read_and_judge(scan, partitions, config, ledger)
+        sources: dict[str, Any] = read_json(pool / "sources.json")
+        num_rows, is_kept, dropped = _read_and_judge(scan, partitions, config, ledger, sorted(sources))
         steps = ledger.to_json()
         _check_fatal(dropped, config.fatal_reasons, pool)
         lost_share = _check_lost_share(ledger, config.max_lost_share, pool, dropped)
         with RecordsWriter(folder / "records.parquet") as writer:
-            for table in _iter_kept(runs, num_rows, is_kept):
+            for table in _iter_kept(runs, num_rows, is_kept, sources):
                 writer.write(table)
         shutil.rmtree(runs.folder)
         write_dropped_table(folder / "dropped.parquet", dropped)
@@ -111,27 +114,28 @@ def clean_pool(config: CleaningConfig, partitions: PartitionsConfig, *, pool: Pa
 
 
 def _read_and_judge(
-    scan: ScanConfig, partitions: PartitionsConfig, config: CleaningConfig, ledger: Ledger
-) -> tuple[list[int], Bool[np.ndarray, " rows"], pa.Table]:
-    """Scan every line and find the duplicates; rows of each run, which of all rows stay, and what was dropped."""
+    scan: ScanConfig, partitions: PartitionsConfig, config: CleaningConfig, ledger: Ledger, sources: Sequence[str]
+) -> tuple[list[list[int]], Bool[np.ndarray, " rows"], pa.Table]:
+    """Scan every line and find the duplicates; rows of the runs, which rows stay, and what was dropped."""
     import pyarrow as pa
 
     chunks = plan_chunks(scan.pool / "records.jsonl", partitions.chunk_bytes)
     scanned = run_tasks(partitions, scan_chunk, chunks, initializer=start_scanning, arguments=[scan])
     read, images = ledger.start(READ_STEP), ledger.start(IMAGES_STEP)
-    num_rows, id_keys, likeness_keys, dropped = [], [], [], []
+    num_rows: list[list[int]] = []
+    id_keys, likeness_keys, dropped = [], [], []
     num_lines = 0
     for part in iter_progress(scanned, total=len(chunks), what=f"reading {scan.pool}, chunk"):
         read.add(part.steps[0])
         images.add(part.steps[1])
-        num_rows.append(len(part.id_keys))
+        num_rows.append(part.num_rows)
         id_keys.append(part.id_keys)
         likeness_keys.append(part.likeness_keys)
         dropped.append(_name_lines(part, num_lines))
         num_lines += part.num_lines
     may_be_repeated = find_repeated(np.concatenate(id_keys)) | find_repeated(np.concatenate(likeness_keys))
     del id_keys, likeness_keys
-    candidates = find_candidates(scan.runs, num_rows, may_be_repeated)
+    candidates = find_candidates(scan.runs, len(chunks), may_be_repeated, sources)
     exact, near = ledger.start("exact duplicates"), ledger.start("near duplicates")
     rows, repeated = drop_duplicates(candidates, config.max_duplicate_distance, exact, near)
     for step, before in ((exact, images), (near, exact)):
@@ -151,27 +155,32 @@ def _name_lines(part: Scanned, first_line: int) -> pa.Table:
     return part.dropped.set_column(0, "id", pa.array(named, pa.string()))
 
 
-def _iter_kept(runs: SortedRuns, num_rows: Sequence[int], is_kept: Bool[np.ndarray, " rows"]) -> Iterator[pa.Table]:
+def _iter_kept(
+    runs: SortedRuns, num_rows: Sequence[Sequence[int]], is_kept: Bool[np.ndarray, " rows"], sources: Mapping[str, Any]
+) -> Iterator[pa.Table]:
     """The kept records in id order, bucket by bucket."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ends = np.cumsum([0, *num_rows])
-    done = [0] * len(num_rows)
+    names = pa.array(sorted(sources), pa.string())
+    categories = pa.array([sources[name]["category"] for name in sorted(sources)], pa.string())
+    ends = np.cumsum([0, *chain.from_iterable(num_rows)])
+    done = [0] * (len(ends) - 1)
     for pieces in runs.iter_buckets(len(num_rows)):
         masks = []
         for number, piece in enumerate(pieces):
             first = int(ends[number]) + done[number]
             done[number] += piece.num_rows
             masks.append(is_kept[first : first + piece.num_rows])
-        table = pa.Table.from_batches(pieces).combine_chunks()
+        table = pa.Table.from_batches(pieces).select(["id", "source", "image", "conversations"]).combine_chunks()
+        del pieces
         rows = np.flatnonzero(np.concatenate(masks))
         order = pc.sort_indices(table.column("id").take(pa.array(rows))).to_numpy()
         for start in range(0, len(rows), ROW_GROUP_ROWS):
-            kept = table.take(pa.array(rows[order[start : start + ROW_GROUP_ROWS]])).combine_chunks()
-            texts = kept.column("texts")
-            kept = kept.drop_columns("texts")
-            yield kept.append_column("conversations", conversations_array(texts.chunk(0)))
+            kept = table.take(pa.array(rows[order[start : start + ROW_GROUP_ROWS]]))
+            codes = kept.column("source")
+            kept = kept.set_column(1, "source", names.take(codes.combine_chunks()))
+            yield kept.append_column("category", categories.take(codes.combine_chunks()))
 
 
 def _check_fatal(dropped: pa.Table, fatal_reasons: Sequence[str], pool: Path) -> None:

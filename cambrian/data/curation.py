@@ -16,7 +16,7 @@ from cambrian.data.format_prompts import read_format_prompt_table
 from cambrian.data.ledger import Ledger, dropped_schema, write_dropped_table
 from cambrian.data.mixes import choose_rows, parts_of_sources, plan_caps, plan_quotas, rank_keys
 from cambrian.data.ordering import Piece, Reorder, iter_ordered, start_reordering, write_piece
-from cambrian.data.partitions import SortedRuns, even_rank_splitters, run_tasks
+from cambrian.data.partitions import SortedRuns, even_rank_splitters, keep_memory, run_tasks
 from cambrian.data.record_tables import RecordsWriter, count_bytes, iter_row_groups
 from cambrian.runtime import iter_progress
 
@@ -77,6 +77,7 @@ def curate_mix(
         ParamsError: the row names a source or category that the pool does not have, or percents that are no whole.
     """
     read_manifest(pool)
+    keep_memory()
     sources: dict[str, Any] = read_json(pool / "sources.json")
     quotas = plan_quotas(row.select, sources, samples_per_record=samples_per_record, where=f"mixes.{name}.select")
     part_of = parts_of_sources(row.select, sources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,12 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import pyarrow as pa
-    from jaxtyping import Bool, UInt64
+    from jaxtyping import Bool
 
     from cambrian.data.ledger import Step
     from cambrian.data.partitions import SortedRuns
-
-_ROWS_AT_ONCE = 10_000
 
 
 class _Candidate(NamedTuple):
@@ -34,30 +33,24 @@ class _Candidate(NamedTuple):
     row: int
 
 
-def find_repeated(keys: UInt64[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
-    """Which keys are there more than once."""
-    order = np.argsort(keys)
-    same = np.diff(keys[order]) == 0
-    repeated = np.zeros(len(keys), bool)
-    repeated[order[1:][same]] = True
-    repeated[order[:-1][same]] = True
-    return repeated
-
-
 def find_candidates(
-    runs: SortedRuns, num_rows: Sequence[int], may_be_repeated: Bool[np.ndarray, " rows"]
+    runs: SortedRuns, num_files: int, may_be_repeated: Bool[np.ndarray, " rows"], sources: Sequence[str]
 ) -> list[_Candidate]:
-    """Read the records that share a key with another one, in the order in which they are judged."""
+    """Read the records that share a key with another one, in the order in which they are judged.
+
+    `sources` are the names that the runs' numbers of sources stand for.
+    """
+    import pyarrow as pa
+
     candidates: list[_Candidate] = []
     first = 0
-    for number, count in enumerate(num_rows):
-        rows = np.flatnonzero(may_be_repeated[first : first + count])
-        if len(rows):
-            run = runs.read(number)
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                piece = rows[start : start + _ROWS_AT_ONCE]
-                candidates += _read_candidates(run.take(piece), piece + first)
-        first += count
+    for number in range(num_files):
+        for batch in runs.iter_batches(number):
+            is_candidate = may_be_repeated[first : first + batch.num_rows]
+            if is_candidate.any():
+                rows = np.flatnonzero(is_candidate) + first
+                candidates += _read_candidates(batch.filter(pa.array(is_candidate)), rows.tolist(), sources)
+            first += batch.num_rows
     return sorted(candidates)
 
 
@@ -105,20 +98,16 @@ def drop_duplicates(
     return rows, dropped
 
 
-def _read_candidates(table: pa.Table, rows: Iterable[int]) -> list[_Candidate]:
+def _read_candidates(batch: pa.RecordBatch, rows: Sequence[int], sources: Sequence[str]) -> list[_Candidate]:
     names = ("id", "source", "image", "digest", "hash")
-    columns = [table.column(name).to_pylist() for name in names]
-    digests = columns[3]
-    keys = map(spoken_keys, table.column("texts").to_pylist(), digests)
+    columns = [batch.column(name).to_pylist() for name in names]
+    conversations = batch.column("conversations")
+    values = conversations.flatten().field("value").to_pylist()
+    ends = np.cumsum(np.diff(conversations.offsets.to_numpy())).tolist()
+    texts = (values[start:end] for start, end in pairwise([0, *ends]))
     return [
-        _Candidate(
-            id=name,
-            source=source,
-            text_key=words,
-            image=image or "",
-            content_key=content,
-            hash=image_hash,
-            row=int(row),
+        _Candidate(name, sources[source], words, image or "", content, image_hash, row)
+        for name, source, image, (words, content), image_hash, row in zip(
+            *columns[:3], map(spoken_keys, texts, columns[3]), columns[4], rows, strict=True
         )
-        for name, source, image, _, image_hash, (words, content), row in zip(*columns, keys, rows, strict=True)
     ]

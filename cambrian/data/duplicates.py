@@ -9,8 +9,9 @@ import xxhash
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from jaxtyping import Bool, UInt64
     from PIL.Image import Image
 
     from cambrian.interfaces import Turn
@@ -43,6 +44,21 @@ def content_key(turns: Sequence[Turn], image_digest: str | None) -> str:
     """The identity of a sample: equal only for the same words and the same image bytes."""
     words = "".join([f"{turn.speaker}\0{turn.text}\0" for turn in turns])
     return xxhash.xxh3_128_hexdigest((words + (image_digest or "")).encode())
+
+
+def hash_all(values: Iterable[bytes]) -> UInt64[np.ndarray, " values"]:
+    """The 64-bit hash of each value."""
+    return np.frombuffer(b"".join(map(xxhash.xxh3_64_digest, values)), ">u8").astype(np.uint64)
+
+
+def find_repeated(keys: UInt64[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Which keys are there more than once."""
+    order = np.argsort(keys)
+    same = np.diff(keys[order]) == 0
+    repeated = np.zeros(len(keys), bool)
+    repeated[order[1:][same]] = True
+    repeated[order[:-1][same]] = True
+    return repeated
 
 
 def spoken_keys(texts: Sequence[str], image_digest: str | None) -> tuple[str, str]:

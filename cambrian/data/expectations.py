@@ -1,11 +1,11 @@
-"""The suite of a mix: what Great Expectations is asked, and its answers in a form without clocks and random names."""
+"""The suite of a mix: what Great Expectations is asked, shard by shard, and its answers without clocks and names."""
 
 from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 KNOWN_CATEGORIES = (*CATEGORIES, "Alignment")
 """The instruction data's seven, and what the catalogue calls the captions of the first phase."""
+
+Rows = Literal["all", "same id", "same content", "compared"]
+"""Which rows of its table an expectation looks at: all, shard by shard; those that may be there twice, from wherever;
+or all again, once every record was compared with the others."""
 
 _NUM_EXAMPLES = 5
 
@@ -55,6 +59,7 @@ class Expectation:
     kind: str
     """Great Expectations' class."""
     arguments: dict[str, Any]
+    rows: Rows = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
-        return {field: getattr(self, field) for field in self.__slots__}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def list_expectations(config: ValidationConfig) -> list[Expectation]:
@@ -79,6 +84,9 @@ def list_expectations(config: ValidationConfig) -> list[Expectation]:
     def among(name: str, table: str, column: str, values: Sequence[Any], share: float = 1.0) -> Expectation:
         arguments = {"column": column, "value_set": list(values), "mostly": share}
         return Expectation(name, table, "ExpectColumnValuesToBeInSet", arguments)
+
+    def few(name: str, column: str, max_share: float) -> Expectation:
+        return replace(among(name, "records", column, [False], 1 - max_share), rows="compared")
 
     def within(name: str, table: str, column: str, low: float, high: float) -> Expectation:
         arguments = {"column": column, "min_value": low, "max_value": high}
@@ -92,8 +100,8 @@ def list_expectations(config: ValidationConfig) -> list[Expectation]:
         arguments = {"column_A": left, "column_B": right}
         return Expectation(name, table, "ExpectColumnPairValuesToBeEqual", arguments)
 
-    def unique(name: str, table: str, column: str) -> Expectation:
-        return Expectation(name, table, "ExpectColumnValuesToBeUnique", {"column": column})
+    def unique(name: str, table: str, column: str, rows: Rows) -> Expectation:
+        return Expectation(name, table, "ExpectColumnValuesToBeUnique", {"column": column}, rows)
 
     return [
         Expectation(
@@ -102,7 +110,7 @@ def list_expectations(config: ValidationConfig) -> list[Expectation]:
             "ExpectTableColumnsToMatchOrderedList",
             {"column_list": ["id", "source", "category", "image", "conversations"]},
         ),
-        unique("ids are unique", "records", "id"),
+        unique("ids are unique", "records", "id", "same id"),
         Expectation("ids are there", "records", "ExpectColumnValuesToNotBeNull", {"column": "id"}),
         among("categories are known", "records", "category", KNOWN_CATEGORIES),
         equal("stored categories are those of the sources", "records", "stored_category", "category"),
@@ -113,9 +121,9 @@ def list_expectations(config: ValidationConfig) -> list[Expectation]:
         within("turns have text", "turns", "num_characters", 1, config.max_turn_characters),
         equal("image markers match images", "records", "num_markers", "num_images"),
         among("images can be read", "records", "image_fault", [""]),
-        unique("no sample is there twice", "records", "content"),
-        among("few near duplicates", "records", "is_near_duplicate", [False], 1 - config.max_near_duplicate_share),
-        among("few contradictions", "records", "is_contradicted", [False], 1 - config.max_contradicted_share),
+        unique("no sample is there twice", "records", "content", "same content"),
+        few("few near duplicates", "is_near_duplicate", config.max_near_duplicate_share),
+        few("few contradictions", "is_contradicted", config.max_contradicted_share),
         Expectation(
             "no part is over its limit",
             "parts",
@@ -130,65 +138,106 @@ def list_expectations(config: ValidationConfig) -> list[Expectation]:
     ]
 
 
-def check_expectations(
-    tables: Mapping[str, Mapping[str, Sequence[Any]]], expectations: Sequence[Expectation]
-) -> list[Outcome]:
-    """Let Great Expectations judge every expectation on its table; the outcomes in the order of the expectations.
+@dataclass(slots=True)
+class _Tally:
+    """What the shards said of one expectation, added up."""
 
-    An expectation that cannot be computed (a column is missing) is not met.
+    successes: list[bool] = field(default_factory=list)
+    observed: list[str] = field(default_factory=list)
+    """Values, where the answer is one."""
+    faults: list[str] = field(default_factory=list)
+    num_elements: int = 0
+    num_missing: int = 0
+    num_wrong: int = 0
+    examples: dict[str, None] = field(default_factory=dict)
+
+
+class Gate:
+    """Lets Great Expectations judge a suite on tables that come in pieces, and adds its answers up.
+
+    An expectation that cannot be computed (a column is missing) is not met. One that a share of the rows may break is
+    judged by the counts of all pieces.
     """
-    # Both before the import: it reads the one, which would have it report to its makers, and logs hundreds of lines.
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    import great_expectations as gx
-    import pandas as pd
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
 
-    stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
-    context = gx.get_context(mode="ephemeral", project_config=DataContextConfig(store_backend_defaults=stores))
-    context.variables.progress_bars = {"globally": False}
-    source = context.data_sources.add_pandas("mix")
-    outcomes: dict[str, Outcome] = {}
-    for table in dict.fromkeys(expectation.table for expectation in expectations):
-        suite = context.suites.add(gx.ExpectationSuite(name=table))
-        asked = [expectation for expectation in expectations if expectation.table == table]
-        for expectation in asked:
-            kind = getattr(gx.expectations, expectation.kind)
-            suite.add_expectation(kind(**expectation.arguments, meta={"name": expectation.name}))
-        batch = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
-        definition = gx.ValidationDefinition(name=table, data=batch, suite=suite)
-        frame = pd.DataFrame({name: list(column) for name, column in tables[table].items()})
-        answer = context.validation_definitions.add(definition).run(batch_parameters={"dataframe": frame})
-        by_name = {result.expectation_config.meta["name"]: result for result in answer.results}
-        for expectation in asked:
-            result = by_name[expectation.name]
-            outcomes[expectation.name] = Outcome(
-                name=expectation.name,
-                table=table,
-                kind=expectation.kind,
-                success=bool(result.success),
-                expected=_describe_arguments(expectation.arguments),
-                observed=_describe_result(result),
-            )
-    return [outcomes[expectation.name] for expectation in expectations]
+    def __init__(self, expectations: Sequence[Expectation]) -> None:
+        # Before the import: it reads the one, which would have it report to its makers, and logs hundreds of lines.
+        os.environ["GX_ANALYTICS_ENABLED"] = "false"
+        logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+        stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
+        context = gx.get_context(mode="ephemeral", project_config=DataContextConfig(store_backend_defaults=stores))
+        context.variables.progress_bars = {"globally": False}
+        source = context.data_sources.add_pandas("mix")
+        self._expectations = list(expectations)
+        self._tallies = {expectation.name: _Tally() for expectation in expectations}
+        self._definitions: dict[tuple[str, Rows], Any] = {}
+        for table, rows in dict.fromkeys((expectation.table, expectation.rows) for expectation in expectations):
+            name = f"{table}: {rows}"
+            suite = context.suites.add(gx.ExpectationSuite(name=name))
+            for expectation in expectations:
+                if (expectation.table, expectation.rows) == (table, rows):
+                    kind = getattr(gx.expectations, expectation.kind)
+                    suite.add_expectation(kind(**expectation.arguments, meta={"name": expectation.name}))
+            batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+            definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
+            self._definitions[table, rows] = context.validation_definitions.add(definition)
+
+    def check(
+        self, table: str, columns: Mapping[str, Sequence[Any]], rows: Rows = "all", *, num_others: int = 0
+    ) -> None:
+        """Judge a piece of a table; `num_others` rows beside it are known to be as expected."""
+        import pandas as pd
+
+        frame = pd.DataFrame({name: list(column) for name, column in columns.items()})
+        answer = self._definitions[table, rows].run(batch_parameters={"dataframe": frame})
+        for result in answer.results:
+            _add_up(self._tallies[result.expectation_config.meta["name"]], result, num_others)
+
+    def list_outcomes(self) -> list[Outcome]:
+        """What became of the expectations, in their order; each table must have been checked at least in one piece."""
+        return [_sum_up(expectation, self._tallies[expectation.name]) for expectation in self._expectations]
 
 
-def _describe_arguments(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in arguments.items())
-
-
-def _describe_result(result: Any) -> str:
-    """What was found: the value, or how many of how many rows are wrong with a few examples."""
-    faults = [
+def _add_up(tally: _Tally, result: Any, num_others: int) -> None:
+    tally.successes.append(bool(result.success))
+    tally.faults += [
         info["exception_message"]
         for info in [result.exception_info, *result.exception_info.values()]
         if isinstance(info, dict) and info.get("exception_message")
     ]
-    if faults:
-        return f"could not be computed: {faults[0]}"
     found = result.result
     if "unexpected_count" not in found:
-        return str(found.get("observed_value"))
-    summary = f"{found['unexpected_count']} of {found['element_count']} wrong"
-    examples = list(dict.fromkeys(map(str, found["partial_unexpected_list"])))[:_NUM_EXAMPLES]
-    return f"{summary}: {', '.join(examples)}" if examples else summary
+        tally.observed.append(str(found.get("observed_value")))
+        return
+    tally.num_elements += found["element_count"] + num_others
+    tally.num_missing += found.get("missing_count") or 0
+    tally.num_wrong += found["unexpected_count"]
+    tally.examples |= dict.fromkeys(map(str, found["partial_unexpected_list"]))
+
+
+def _sum_up(expectation: Expectation, tally: _Tally) -> Outcome:
+    assert tally.successes, f"{expectation.name}: its table {expectation.table} was not checked"
+    if tally.faults:
+        success, observed = False, f"could not be computed: {tally.faults[0]}"
+    elif tally.observed:
+        success, observed = all(tally.successes), tally.observed[0]
+    else:
+        num_judged = tally.num_elements - tally.num_missing
+        least = expectation.arguments.get("mostly", 1.0)
+        success = not tally.num_wrong or (num_judged - tally.num_wrong) / num_judged >= least
+        examples = list(tally.examples)[:_NUM_EXAMPLES]
+        observed = f"{tally.num_wrong} of {tally.num_elements} wrong" + (f": {', '.join(examples)}" if examples else "")
+    return Outcome(
+        name=expectation.name,
+        table=expectation.table,
+        kind=expectation.kind,
+        success=success,
+        expected=_describe_arguments(expectation.arguments),
+        observed=observed,
+    )
+
+
+def _describe_arguments(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in arguments.items())

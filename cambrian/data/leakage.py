@@ -57,37 +57,61 @@ class Leakage:
         return sum(self.num_found.values()) / total if total else 0.0
 
 
-def find_leakage(
-    training_hashes: Mapping[str, bytes], benchmarks: Path, *, hash_side: int, max_distance: int
-) -> Leakage:
-    """Compare training images (name to difference hash) with the test images of every benchmark of a folder.
+class LeakageFinder:
+    """Compares training images, which come piece by piece, with the test images of every benchmark of a folder."""
 
-    Raises:
-        ArtifactError: the folder has no benchmark, or a test image cannot be decoded.
-    """
-    paths = sorted(benchmarks.glob(f"*/{BENCHMARK_FILE}"))
-    if not paths:
-        raise ArtifactError(f"{benchmarks} has no */{BENCHMARK_FILE}: run the stage that builds the benchmarks")
-    index = HashIndex(max_distance)
-    names = sorted(training_hashes)
-    for name in names:
-        index.add(training_hashes[name])
-    num_images: dict[str, int] = {}
-    num_found: dict[str, int] = {}
-    benchmarks_by_image: dict[str, list[str]] = {}
-    test_images: list[TestImage] = []
-    for path in paths:
-        benchmark = path.parent.name
-        found: dict[str, list[str]] = {}
-        for column, row, facts in _iter_test_images(path, hash_side):
-            if facts.digest not in found:
-                found[facts.digest] = [names[number] for number in index.find(facts.hash)]
-            test_images.append(TestImage(benchmark, column, row, facts.digest, found[facts.digest]))
-        num_images[benchmark] = len(found)
-        num_found[benchmark] = sum(bool(training_images) for training_images in found.values())
-        for name in sorted({name for training_images in found.values() for name in training_images}):
-            benchmarks_by_image.setdefault(name, []).append(benchmark)
-    return Leakage(num_images, num_found, dict(sorted(benchmarks_by_image.items())), test_images)
+    def __init__(self, benchmarks: Path, *, hash_side: int, max_distance: int) -> None:
+        """Read the test images.
+
+        Raises:
+            ArtifactError: the folder has no benchmark, or a test image cannot be decoded.
+        """
+        paths = sorted(benchmarks.glob(f"*/{BENCHMARK_FILE}"))
+        if not paths:
+            raise ArtifactError(f"{benchmarks} has no */{BENCHMARK_FILE}: run the stage that builds the benchmarks")
+        self._index = HashIndex(max_distance)
+        self._digests: list[str] = []
+        self._places: list[tuple[str, str, int, str]] = []
+        self._benchmarks = [path.parent.name for path in paths]
+        self._found: dict[str, set[str]] = {}
+        for path in paths:
+            for column, row, facts in _iter_test_images(path, hash_side):
+                if facts.digest not in self._found:
+                    self._found[facts.digest] = set()
+                    self._digests.append(facts.digest)
+                    self._index.add(facts.hash)
+                self._places.append((path.parent.name, column, row, facts.digest))
+
+    def add(self, training_hashes: Mapping[str, bytes]) -> set[str]:
+        """Look at training images, name to difference hash; the names of those that look like a test image."""
+        leaked = set()
+        for name, value in training_hashes.items():
+            for number in self._index.find(value):
+                self._found[self._digests[number]].add(name)
+                leaked.add(name)
+        return leaked
+
+    def finish(self) -> Leakage:
+        """What was found among all training images so far."""
+        digests: dict[str, set[str]] = {benchmark: set() for benchmark in self._benchmarks}
+        for benchmark, _, _, digest in self._places:
+            digests[benchmark].add(digest)
+        benchmarks_by_image: dict[str, list[str]] = {}
+        for benchmark, members in digests.items():
+            for name in sorted({name for digest in members for name in self._found[digest]}):
+                benchmarks_by_image.setdefault(name, []).append(benchmark)
+        return Leakage(
+            num_images={benchmark: len(members) for benchmark, members in digests.items()},
+            num_found={
+                benchmark: sum(bool(self._found[digest]) for digest in members)
+                for benchmark, members in digests.items()
+            },
+            benchmarks_by_image=dict(sorted(benchmarks_by_image.items())),
+            test_images=[
+                TestImage(benchmark, column, row, digest, sorted(self._found[digest]))
+                for benchmark, column, row, digest in self._places
+            ],
+        )
 
 
 def write_leakage(path: Path, leakage: Leakage) -> None:

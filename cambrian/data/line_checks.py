@@ -3,91 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 import xxhash
 
-from cambrian.data.duplicates import ASCII_WHITE_SPACE, squeeze_text
+from cambrian.data.duplicates import squeeze_text
 from cambrian.interfaces import IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Iterator
 
+    import pyarrow as pa
     from jaxtyping import Bool, Int64, UInt8, UInt64
 
 _MARKER = IMAGE_PLACEHOLDER.encode()
 _SMALL_LETTERS = bytes(range(256)).lower()
 _SPACE, _NEWLINE = 0x20, 0x0A
-_PLACE_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-
-
-class DecodedTurn(msgspec.Struct, gc=False):
-    """One turn as it stands in a line."""
-
-    speaker: Literal["human", "gpt"] = msgspec.field(name="from")
-    value: str
-
-
-class DecodedLine(msgspec.Struct, gc=False):
-    """What is read of a line."""
-
-    id: str
-    source: str
-    conversations: list[DecodedTurn]
-    image: str | None = None
-
-
-_get_turns, _get_image = attrgetter("conversations"), attrgetter("image")
-_get_id, _get_source = attrgetter("id"), attrgetter("source")
-_get_speaker, _get_value = attrgetter("speaker"), attrgetter("value")
+_UP_TO_SPACE = bytes(range(_SPACE + 1))
+_MAY_BE_SPACE = np.isin(np.arange(256), [*_UP_TO_SPACE, 0xC2, 0xE1, 0xE2, 0xE3])
+"""First bytes of all characters that Python takes for white space, and of some others."""
+_FIRST_FOREIGN, _WORD_BITS = 0x80, 64
+_SPEAKERS = ("human", "gpt")
+_KINDS = (np.int32, np.uint8)
+"""Of the two buffers of an array of texts: where each begins, and their bytes."""
 
 
 @dataclass(slots=True)
 class _Texts:
-    """The texts of many lines, one after the other; those that are not ASCII without white space and in small letters.
+    """The texts of many lines, one after the other, as UTF-8."""
 
-    White space and letters' case of a text that is not ASCII are Python's business, so such texts are looked at one by
-    one; what is asked of their bytes here is only whether there are any.
-    """
-
-    texts: list[str]
-    lines: Int64[np.ndarray, " texts"]
-    """To which line each belongs."""
-    places: Int64[np.ndarray, " texts"]
-    """Its turn's number within the line."""
-    is_foreign: Bool[np.ndarray, " texts"]
-    joined: bytes
-    """With a zero byte after each."""
     bytes: UInt8[np.ndarray, " bytes"]
     starts: Int64[np.ndarray, " texts"]
     ends: Int64[np.ndarray, " texts"]
+    lines: Int64[np.ndarray, " texts"]
+    """To which line each belongs."""
+    is_first: Bool[np.ndarray, " texts"]
+    """Of its line."""
+    line_ends: Int64[np.ndarray, " lines"]
+
+    def read(self, number: int) -> str:
+        """One text."""
+        return self.bytes[self.starts[number] : self.ends[number]].tobytes().decode()
 
 
-def check_lines(
-    decoded: Sequence[DecodedLine], known_sources: Collection[str]
-) -> tuple[Bool[np.ndarray, " lines"], UInt64[np.ndarray, " lines"]]:
-    """Which lines are usable beyond doubt, and a key of each line's words.
+def number_sources(decoded: pa.Table, known_sources: pa.StringArray) -> pa.Table:
+    """Decoded lines in one chunk, each source by its place among the known ones; -1 where it is none of them."""
+    import pyarrow.compute as pc
+
+    decoded = decoded.combine_chunks()
+    codes = pc.index_in(decoded.column("source"), known_sources, skip_nulls=True).fill_null(-1)
+    return decoded.set_column(decoded.column_names.index("source"), "source", codes)
+
+
+def check_lines(lines: pa.Table) -> tuple[Bool[np.ndarray, " lines"], UInt64[np.ndarray, " lines"]]:
+    """Which lines with numbered sources are usable beyond doubt, and a key of each line's words.
 
     Keys are equal for words that differ only in case and white space, and for few others. A line about which anything
     is unusual counts as doubtful; it may still be usable.
     """
-    turns = list(chain.from_iterable(map(_get_turns, decoded)))
-    num_turns = np.fromiter(map(len, map(_get_turns, decoded)), np.int64, len(decoded))
-    texts = _join(list(map(_get_value, turns)), num_turns)
-    is_plain = (num_turns > 0) & (num_turns % 2 == 0)
-    is_answer = np.fromiter(map("gpt".__eq__, map(_get_speaker, turns)), bool, len(turns))
-    is_plain[texts.lines[is_answer != (texts.places % 2 == 1)]] = False
-    images = list(map(_get_image, decoded))
-    is_plain &= np.fromiter(map(known_sources.__contains__, map(_get_source, decoded)), bool, len(decoded))
-    is_plain &= np.fromiter(map(bool, map(str.strip, map(_get_id, decoded))), bool, len(decoded))
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids, images, conversations = (lines.column(name).combine_chunks() for name in ("id", "image", "conversations"))
+    texts, num_turns = _cut(conversations)
+    is_plain = (num_turns > 0) & (num_turns % 2 == 0) & (lines.column("source").to_numpy() >= 0)
+    places = np.arange(len(texts.lines)) - np.repeat(np.cumsum(num_turns) - num_turns, num_turns)
+    speakers = pc.index_in(conversations.flatten().field("from"), pa.array(_SPEAKERS), skip_nulls=True)
+    is_plain[texts.lines[speakers.fill_null(len(_SPEAKERS)).to_numpy() != places % 2]] = False
+    is_plain &= _begin_with_a_letter(ids)
     is_plain &= _are_safe(images)
-    if turns:
-        _check_texts(texts, images, is_plain)
-    return is_plain, _key_words(texts, num_turns)
+    _check_texts(texts, images.is_valid().to_numpy(zero_copy_only=False), is_plain)
+    return is_plain, _key_words(texts)
 
 
 def is_safe_name(name: str) -> bool:
@@ -97,48 +85,45 @@ def is_safe_name(name: str) -> bool:
     )
 
 
-def _join(texts: list[str], num_turns: Int64[np.ndarray, " lines"]) -> _Texts:
-    lines = np.repeat(np.arange(len(num_turns)), num_turns)
-    places = np.arange(len(texts)) - np.repeat(np.cumsum(num_turns) - num_turns, num_turns)
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    is_foreign = ~np.fromiter(map(str.isascii, texts), bool, len(texts))
-    pieces = texts
-    if is_foreign.any():
-        pieces = texts.copy()
-        for number in np.flatnonzero(is_foreign).tolist():
-            squeezed = squeeze_text(texts[number])
-            pieces[number] = squeezed.decode()
-            lengths[number] = len(squeezed)
-    joined = "\0".join([*pieces, ""]).encode()
-    ends = np.cumsum(lengths + 1) - 1
-    return _Texts(
-        texts=texts, lines=lines, places=places, is_foreign=is_foreign, joined=joined,
-        bytes=np.frombuffer(joined, np.uint8), starts=ends - lengths, ends=ends,
+def _cut(conversations: pa.ListArray) -> tuple[_Texts, Int64[np.ndarray, " lines"]]:
+    """The texts of all turns, and the number of turns of each line; a turn that is not there has no bytes."""
+    num_turns = np.diff(conversations.offsets.to_numpy()).astype(np.int64)
+    values = conversations.flatten().field("value")
+    offsets, data = (
+        np.frombuffer(buffer or b"", kind) for buffer, kind in zip(values.buffers()[1:], _KINDS, strict=True)
+    )
+    bounds = (
+        offsets[values.offset : values.offset + len(values) + 1].astype(np.int64) if len(values) else np.zeros(1, int)
+    )
+    starts, ends = bounds[:-1] - bounds[0], bounds[1:] - bounds[0]
+    is_first = np.zeros(len(ends), bool)
+    is_first[(np.cumsum(num_turns) - num_turns)[num_turns > 0]] = True
+    texts = _Texts(
+        bytes=data[bounds[0] : bounds[-1]], starts=starts, ends=ends, is_first=is_first,
+        lines=np.repeat(np.arange(len(num_turns)), num_turns),
+        line_ends=np.concatenate([[0], ends])[np.cumsum(num_turns)],
     )  # fmt: skip
+    return texts, num_turns
 
 
-def _check_texts(texts: _Texts, images: Sequence[str | None], is_plain: Bool[np.ndarray, " lines"]) -> None:
+def _check_texts(texts: _Texts, has_image: Bool[np.ndarray, " lines"], is_plain: Bool[np.ndarray, " lines"]) -> None:
     """Look for texts without words and for markers that do not fit the images."""
-    may_be_blank = texts.bytes[texts.starts] <= _SPACE  # the zero byte after it where a text is empty
+    may_be_blank = _may_be_space_at(texts, texts.starts)
     for number in np.flatnonzero(may_be_blank).tolist():
-        if not texts.texts[number].strip():
+        if not texts.read(number).strip():
             is_plain[texts.lines[number]] = False
     markers = _find_markers(texts.bytes)
-    marked = np.searchsorted(texts.starts, markers, "right") - 1
-    is_sure = ~texts.is_foreign[marked]
-    markers, marked = markers[is_sure], marked[is_sure]
-    counts = np.bincount(texts.lines[marked], minlength=len(images))
-    for number in np.flatnonzero(texts.is_foreign).tolist():
-        counts[texts.lines[number]] += texts.texts[number].count(IMAGE_PLACEHOLDER)
-    is_plain &= counts == np.fromiter((image is not None for image in images), bool, len(images))
+    marked = np.searchsorted(texts.ends, markers, "right")
+    is_whole = markers + len(_MARKER) <= texts.ends[marked]  # and not of one text's end and the next one's beginning
+    markers, marked = markers[is_whole], marked[is_whole]
+    is_plain &= np.bincount(texts.lines[marked], minlength=len(has_image)) == has_image
     # The first question must have words beside its marker. That is plain where it begins with a word, or with the
     # marker and, perhaps after one space or line, a word.
-    is_first = texts.places == 0
-    is_doubtful = is_first & (may_be_blank | texts.is_foreign)
-    leads = is_first[marked] & (markers == texts.starts[marked])
-    is_doubtful[marked[leads & ~_has_word(texts, markers + len(_MARKER), texts.ends[marked])]] = True
+    is_doubtful = texts.is_first & may_be_blank
+    leads = texts.is_first[marked] & (markers == texts.starts[marked])
+    is_doubtful[marked[leads & ~_has_word(texts, markers + len(_MARKER), marked)]] = True
     for number in np.flatnonzero(is_doubtful).tolist():
-        if not texts.texts[number].replace(IMAGE_PLACEHOLDER, "").strip():
+        if not texts.read(number).replace(IMAGE_PLACEHOLDER, "").strip():
             is_plain[texts.lines[number]] = False
 
 
@@ -151,30 +136,84 @@ def _find_markers(found: UInt8[np.ndarray, " bytes"]) -> Int64[np.ndarray, " mar
 
 
 def _has_word(
-    texts: _Texts, starts: Int64[np.ndarray, " places"], ends: Int64[np.ndarray, " places"]
+    texts: _Texts, starts: Int64[np.ndarray, " places"], marked: Int64[np.ndarray, " places"]
 ) -> Bool[np.ndarray, " places"]:
     """Whether a word begins at a place of a text, or after one space or line's end there."""
-    first = texts.bytes[starts]  # the zero byte where the text ends here
-    second = texts.bytes[np.minimum(starts + 1, ends)]
-    is_gap = (first == _SPACE) | (first == _NEWLINE)
-    has_word: Bool[np.ndarray, " places"] = (first > _SPACE) | (is_gap & (second > _SPACE))
+    has_word = ~_may_be_space_at(texts, starts, marked)
+    gaps = np.flatnonzero(~has_word & (starts < texts.ends[marked]))
+    codes = texts.bytes[starts[gaps]]
+    gaps = gaps[(codes == _SPACE) | (codes == _NEWLINE)]
+    has_word[gaps] = ~_may_be_space_at(texts, starts[gaps] + 1, marked[gaps])
     return has_word
 
 
-def _are_safe(images: Sequence[str | None]) -> Bool[np.ndarray, " lines"]:
-    joined = "/".join(["", *(image for image in images if image is not None), ""])
+def _may_be_space_at(
+    texts: _Texts, starts: Int64[np.ndarray, " places"], numbers: Int64[np.ndarray, " places"] | None = None
+) -> Bool[np.ndarray, " places"]:
+    """Whether there may be white space at a place of a text, or the text ends there."""
+    ends = texts.ends if numbers is None else texts.ends[numbers]
+    may_be = np.ones(len(starts), bool)
+    is_within = starts < ends
+    may_be[is_within] = _MAY_BE_SPACE[texts.bytes[starts[is_within]]]
+    return may_be
+
+
+def _begin_with_a_letter(ids: pa.StringArray) -> Bool[np.ndarray, " lines"]:
+    """Which ids are there and begin with what is not white space."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    first = pc.binary_slice(ids.cast(pa.binary()), 0, 1)
+    spaces = pa.array([b"", *(bytes([code]) for code in np.flatnonzero(_MAY_BE_SPACE).tolist())], pa.binary())
+    is_letter = pc.and_(ids.is_valid(), pc.invert(pc.is_in(first, spaces)))
+    return is_letter.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def _are_safe(images: pa.StringArray) -> Bool[np.ndarray, " lines"]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = pc.unique(images.drop_null()).to_pylist()
+    joined = "/".join(["", *names, ""])
     if joined.isascii() and joined.isprintable() and not any(sign in joined for sign in ("//", "/ ", "..", "\\")):
         return np.ones(len(images), bool)
-    return np.fromiter((image is None or is_safe_name(image) for image in images), bool, len(images))
+    unsafe = [name for name in names if not is_safe_name(name)]
+    return ~pc.is_in(images, pa.array(unsafe, pa.string())).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-def _key_words(texts: _Texts, num_turns: Int64[np.ndarray, " lines"]) -> UInt64[np.ndarray, " lines"]:
-    """One number of all turns of a line: each turn's hash, times an odd factor of its place, added up."""
-    squeezed = texts.joined.translate(_SMALL_LETTERS, ASCII_WHITE_SPACE).split(b"\0")[:-1]
-    if len(squeezed) != len(texts.texts):  # a text has a zero byte of its own
-        squeezed = [squeeze_text(text) for text in texts.texts]
-    digests = np.frombuffer(b"".join(map(xxhash.xxh3_64_digest, squeezed)), ">u8").astype(np.uint64)
-    digests *= (2 * texts.places + 1).astype(np.uint64) * _PLACE_FACTOR
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(digests, dtype=np.uint64)])
-    ends = np.cumsum(num_turns)
-    return sums[ends] - sums[ends - num_turns]  # type: ignore[no-any-return]
+def _key_words(texts: _Texts) -> UInt64[np.ndarray, " lines"]:
+    """One number of all words of a line, whatever their case, without white space."""
+    squeezed = texts.bytes.tobytes().translate(_SMALL_LETTERS, _UP_TO_SPACE)
+    ends = texts.line_ends - _count_before(texts.bytes <= _SPACE, texts.line_ends)
+    digest = xxhash.xxh3_64_intdigest
+    pieces = [digest(squeezed[start:end]) for start, end in pairwise([0, *ends.tolist()])]
+    for line, foreign in _iter_foreign(texts):
+        pieces[line] = digest(foreign.translate(None, _UP_TO_SPACE))
+    return np.array(pieces, np.uint64)
+
+
+def _iter_foreign(texts: _Texts) -> Iterator[tuple[int, bytes]]:
+    """Lines with anything but ASCII, and their words: white space and letters' case are Python's business there."""
+    num_before = np.concatenate([[0], _count_before(texts.bytes >= _FIRST_FOREIGN, texts.line_ends)])
+    lines = np.flatnonzero(np.diff(num_before))
+    starts, ends = (np.searchsorted(texts.lines, lines, side) for side in ("left", "right"))
+    for line, start, end in zip(lines.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        whole = texts.bytes[texts.starts[start] : texts.ends[end - 1]].tobytes().decode()
+        # The one letter whose small form depends on what follows, which must not be the next turn.
+        pieces = [texts.read(number) for number in range(start, end)] if "\u03a3" in whole else [whole]
+        yield line, b"".join(map(squeeze_text, pieces))
+
+
+def _count_before(
+    marks: Bool[np.ndarray, " bytes"], places: Int64[np.ndarray, " places"]
+) -> Int64[np.ndarray, " places"]:
+    """How many marks there are before each place."""
+    packed = np.packbits(marks, bitorder="little")
+    padded = np.zeros((len(packed) // 8 + 1) * 8, np.uint8)
+    padded[: len(packed)] = packed
+    groups = padded.view("<u8")
+    before = np.concatenate([[0], np.cumsum(np.bitwise_count(groups), dtype=np.int64)])
+    group, rest = places // _WORD_BITS, (places % _WORD_BITS).astype(np.uint64)
+    within = groups[group] & ((np.uint64(1) << rest) - np.uint64(1))
+    counts: Int64[np.ndarray, " places"] = before[group] + np.bitwise_count(within)
+    return counts

@@ -5,22 +5,21 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from itertools import compress
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
-from cambrian.data.line_checks import DecodedLine, DecodedTurn, check_lines, is_safe_name
+from cambrian.data.line_checks import check_lines, is_safe_name, number_sources
 from cambrian.data.records import parse_record
 from cambrian.interfaces import IMAGE_PLACEHOLDER, Record, RecordError, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
-    from jaxtyping import Bool, UInt64
+    import pyarrow as pa
+    from jaxtyping import Bool, Int64, UInt64
 
 UNREADABLE_SOURCE = "(unreadable)"
 """Under this name the ledger counts lines whose source cannot be read either."""
@@ -34,10 +33,13 @@ LINE_REASONS = frozenset(
 )  # fmt: skip
 """Every reason for which a line is no usable record."""
 
-_BLOCK_BYTES, _FEW_BYTES = 2**20, 2**16
+_BLOCK_BYTES, _FEW_BYTES = 2**22, 2**16
 _SPEAKERS = ("human", "gpt")
 _PREVIEW_BYTES = 200
 _SKIPPED_BYTES = 2**20
+_END_BYTES = 3
+"""Of a line that is too long: one byte too many, and the line's end has up to two."""
+_NEWLINE, _OPENING, _CLOSING = b"\n{}"
 
 
 @dataclass(slots=True)
@@ -45,10 +47,12 @@ class ParsedLines:
     """Some lines, of which the usable ones are records."""
 
     num_lines: int
-    records: list[DecodedLine]
-    numbers: list[int]
-    """Each record's line among these, from 0."""
-    word_keys: UInt64[np.ndarray, " records"]
+    rows: pa.Table
+    """With numbered sources; some of them may be unusable."""
+    numbers: Int64[np.ndarray, " rows"]
+    """Each row's line among these, from 0."""
+    is_usable: Bool[np.ndarray, " rows"]
+    word_keys: UInt64[np.ndarray, " rows"]
     """As `cambrian.data.line_checks` gives them."""
     faults: list[tuple[int, bytes, RecordError]]
     """Number, line and what is wrong with it."""
@@ -57,14 +61,16 @@ class ParsedLines:
 class LineParser:
     """Parses lines into records of known sources.
 
-    Lines are decoded into typed fields and looked over many at a time. A line that is unusual in any way is parsed
+    Lines are decoded into columns and looked over many at a time. A line that is unusual in any way is parsed
     again by `cambrian.data.records`, which says what is wrong with it, or that nothing is.
     """
 
-    def __init__(self, known_sources: Collection[str], max_line_bytes: int) -> None:
-        self._known_sources = frozenset(known_sources)
+    def __init__(self, known_sources: Sequence[str], max_line_bytes: int) -> None:
+        import pyarrow as pa
+
+        self._known_sources = pa.array(known_sources, pa.string())
+        self._names = frozenset(known_sources)
         self._max_line_bytes = max_line_bytes
-        self._decode = msgspec.json.Decoder(DecodedLine).decode
 
     def parse(self, line: bytes) -> tuple[str, str, str | None, list[str]]:
         """The id, source, image and turns' texts of one line; a person and the model speak in turn.
@@ -72,63 +78,142 @@ class LineParser:
         Raises:
             RecordError: it is no usable record.
         """
-        found = self.parse_many([line])
+        found = self.parse_many(line + b"\n")
         if found.faults:
             raise found.faults[0][2]
-        record = found.records[0]
-        return record.id, record.source, record.image, [turn.value for turn in record.conversations]
+        [row] = np.flatnonzero(found.is_usable).tolist()
+        record = found.rows.slice(row, 1)
+        texts = [turn["value"] for turn in record.column("conversations")[0].as_py()]
+        source = self._known_sources[record.column("source")[0].as_py()].as_py()
+        return record.column("id")[0].as_py(), source, record.column("image")[0].as_py(), texts
 
-    def parse_many(self, lines: Sequence[bytes]) -> ParsedLines:
-        """The records of some lines, and the faults of the others; a person and the model speak in turn."""
-        records: list[DecodedLine] = []
-        numbers: list[int] = []
-        faults: list[tuple[int, bytes, RecordError]] = []
-        decode = self._decode
-        for number, line in enumerate(lines):
+    def parse_many(self, block: bytes) -> ParsedLines:
+        """The records of some whole lines, and the faults of the others; a person and the model speak in turn."""
+        import pyarrow as pa
+
+        text = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(text == _NEWLINE)
+        starts = np.concatenate([[0], ends + 1])[:-1]
+        may_be_plain = (ends - starts > 1) & (ends - starts <= self._max_line_bytes)
+        may_be_plain &= (text[starts] == _OPENING) & (text[ends - 1] == _CLOSING)
+        if not _is_utf8(block):
+            for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+                may_be_plain[number] &= _is_utf8(block[start:end])
+        decoded = list(_decode(block, starts, ends, np.flatnonzero(may_be_plain)))
+        rows = number_sources(
+            pa.concat_tables([lines_schema().empty_table(), *(table for table, _ in decoded)]), self._known_sources
+        )
+        numbers = np.concatenate([np.zeros(0, np.int64), *(found for _, found in decoded)])
+        is_plain, word_keys = check_lines(rows)
+        parsed = ParsedLines(len(ends), rows, numbers, is_plain, word_keys, [])
+        is_settled = np.zeros(len(ends), bool)
+        is_settled[numbers[is_plain]] = True
+        longest = self._max_line_bytes + _END_BYTES
+        doubtful = np.flatnonzero(~is_settled).tolist()
+        self._add_doubtful(parsed, [(number, block[starts[number] : ends[number]][:longest]) for number in doubtful])
+        return parsed
+
+    def _add_doubtful(self, parsed: ParsedLines, lines: Sequence[tuple[int, bytes]]) -> None:
+        """Look again, one by one, at lines that are not usable beyond doubt."""
+        import pyarrow as pa
+
+        found = []
+        for number, line in lines:
             try:
-                records.append(decode(line))
-            except (msgspec.DecodeError, RecursionError, UnicodeError):
-                try:
-                    records.append(self._parse_slowly(line))
-                except RecordError as error:
-                    faults.append((number, line, error))
-                    continue
-            numbers.append(number)
-        is_plain, word_keys = check_lines(records, self._known_sources)
-        is_plain &= self._are_whole(lines)[numbers]
-        is_usable = np.ones(len(records), bool)
-        for row in np.flatnonzero(~is_plain).tolist():
-            number = numbers[row]
-            try:
-                records[row] = self._parse_slowly(lines[number])
+                found.append((number, self._parse_slowly(line)))
             except RecordError as error:
-                faults.append((number, lines[number], error))
-                is_usable[row] = False
-        if not is_usable.all():
-            records = list(compress(records, is_usable.tolist()))
-            numbers = list(compress(numbers, is_usable.tolist()))
-        return ParsedLines(len(lines), records, numbers, word_keys[is_usable], faults)
+                parsed.faults.append((number, line, error))
+        if found:
+            values = [_describe(record) for _, record in found]
+            rows = number_sources(pa.Table.from_pylist(values, lines_schema()), self._known_sources)
+            _, word_keys = check_lines(rows)
+            parsed.rows = pa.concat_tables([parsed.rows, rows])
+            parsed.numbers = np.concatenate([parsed.numbers, [number for number, _ in found]])
+            parsed.is_usable = np.concatenate([parsed.is_usable, np.ones(len(found), bool)])
+            parsed.word_keys = np.concatenate([parsed.word_keys, word_keys])
 
-    def _are_whole(self, lines: Sequence[bytes]) -> Bool[np.ndarray, " lines"]:
-        """Which lines are UTF-8 and not too long."""
-        are_whole = np.fromiter(map(bytes.isascii, lines), bool, len(lines))
-        for number in np.flatnonzero(~are_whole).tolist():
-            are_whole[number] = _is_utf8(lines[number])
-        return are_whole & (np.fromiter(map(len, lines), np.int64, len(lines)) <= self._max_line_bytes)
-
-    def _parse_slowly(self, line: bytes) -> DecodedLine:
+    def _parse_slowly(self, line: bytes) -> Record:
         if len(line) > self._max_line_bytes:
             raise RecordError(
                 "line-too-long",
                 f"more than {self._max_line_bytes} bytes (cleaning.max_line_bytes): {line[:_PREVIEW_BYTES]!r}...",
             )
         record = parse_usable(line)
-        if record.source not in self._known_sources:
+        if record.source not in self._names:
             raise RecordError(
-                "unknown-source", f"source {record.source!r} is not one of sources.json's {len(self._known_sources)}"
+                "unknown-source", f"source {record.source!r} is not one of sources.json's {len(self._names)}"
             )
-        turns = [DecodedTurn(turn.speaker, turn.text) for turn in record.turns]
-        return DecodedLine(record.id, record.source, turns, record.image)
+        return record
+
+
+def lines_schema() -> pa.Schema:
+    """What is read of a line."""
+    import pyarrow as pa
+
+    turn = pa.struct([("from", pa.string()), ("value", pa.string())])
+    texts = [(name, pa.string()) for name in ("id", "source", "image")]
+    return pa.schema([*texts, ("conversations", pa.list_(turn))])
+
+
+def _decode(
+    block: bytes,
+    starts: Int64[np.ndarray, " lines"],
+    ends: Int64[np.ndarray, " lines"],
+    numbers: Int64[np.ndarray, " chosen"],
+) -> Iterator[tuple[pa.Table, Int64[np.ndarray, " decoded"]]]:
+    """The lines of these numbers as tables, with their numbers; without those that are not what a line should be.
+
+    All at once, or where that fails in halves: what becomes of a line does not depend on the lines beside it.
+    """
+    if not len(numbers):
+        return
+    table = _decode_all(_join_lines(block, starts, ends, numbers), len(numbers))
+    if table is not None:
+        yield table, numbers
+    elif len(numbers) > 1:
+        middle = len(numbers) // 2
+        yield from _decode(block, starts, ends, numbers[:middle])
+        yield from _decode(block, starts, ends, numbers[middle:])
+
+
+def _join_lines(
+    block: bytes,
+    starts: Int64[np.ndarray, " lines"],
+    ends: Int64[np.ndarray, " lines"],
+    numbers: Int64[np.ndarray, " chosen"],
+) -> bytes:
+    if len(numbers) == len(starts):
+        return block
+    view = memoryview(block)
+    breaks = np.flatnonzero(np.diff(numbers) > 1)
+    first, last = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(numbers) - 1]])
+    ranges = zip(starts[numbers[first]].tolist(), ends[numbers[last]].tolist(), strict=True)
+    return b"".join([view[start : end + 1] for start, end in ranges])
+
+
+def _decode_all(lines: bytes, num_lines: int) -> pa.Table | None:
+    """The lines as one table; None where one of them is no object, has a field twice, or one of another type.
+
+    Every line begins and ends with a curly bracket, so none is a part of an object; one that is two shows in
+    the number.
+    """
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    try:
+        table = arrow_json.read_json(
+            pa.BufferReader(lines),
+            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+            parse_options=arrow_json.ParseOptions(explicit_schema=lines_schema(), unexpected_field_behavior="ignore"),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return table if table.num_rows == num_lines else None
+
+
+def _describe(record: Record) -> dict[str, Any]:
+    turns = [{"from": turn.speaker, "value": turn.text} for turn in record.turns]
+    return {"id": record.id, "source": record.source, "image": record.image, "conversations": turns}
 
 
 def parse_usable(line: bytes) -> Record:
@@ -175,15 +260,18 @@ def iter_lines(path: Path, start: int, end: int, max_bytes: int) -> Iterator[byt
 
     A line of more than `max_bytes` is cut after a few bytes more, and at most a block of its rest is in memory.
     """
-    for lines in iter_blocks(path, start, end, max_bytes, block_bytes=_FEW_BYTES):
-        yield from lines
+    for block in iter_blocks(path, start, end, max_bytes, block_bytes=_FEW_BYTES):
+        for line in block.split(b"\n")[:-1]:
+            yield line[: max_bytes + _END_BYTES]
 
 
 def iter_blocks(
     path: Path, start: int, end: int, max_bytes: int, *, block_bytes: int = _BLOCK_BYTES
-) -> Iterator[list[bytes]]:
-    """As `iter_lines`, many lines at a time: those that begin in about so many bytes."""
-    longest = max_bytes + 3  # one byte too many, and the line's end has up to two
+) -> Iterator[bytes]:
+    """As `iter_lines`, many lines at a time: those that begin in about so many bytes, each with a newline at its end.
+
+    Only the last line of a block is cut.
+    """
     with path.open("rb", buffering=0) as raw, io.BufferedReader(raw, _FEW_BYTES) as file:
         position = start
         if start:
@@ -194,16 +282,14 @@ def iter_blocks(
             if not block:
                 return
             if not block.endswith(b"\n"):
-                block += file.readline(longest)
+                block += file.readline(max_bytes + _END_BYTES)
             position += len(block)
-            lines = block.split(b"\n")
-            if block.endswith(b"\n"):
-                lines.pop()
-            else:
+            if not block.endswith(b"\n"):
                 position += _skip_line(file)
-            if b"\r" in block or max(map(len, lines)) > longest:
-                lines = [line[:longest].rstrip(b"\r") for line in lines]
-            yield lines
+                block += b"\n"
+            if b"\r" in block:
+                block = b"\n".join([line.rstrip(b"\r") for line in block.split(b"\n")])
+            yield block
 
 
 def _skip_line(file: BinaryIO) -> int:
@@ -226,9 +312,13 @@ def _check_speakers(name: str, turns: tuple[Turn, ...]) -> None:
         raise RecordError("no-answer", f"record {name!r} ends with a question ({len(turns)} turns)")
 
 
-def _is_utf8(line: bytes) -> bool:
+def _is_utf8(text: bytes) -> bool:
+    import pyarrow as pa
+
+    offsets = np.array([0, len(text)], np.int32)
+    whole = pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(text))
     try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
         return False
     return True

@@ -9,6 +9,7 @@ import numpy as np
 
 from cambrian.data.format_prompts import add_format_prompt
 from cambrian.data.mixes import rank_keys
+from cambrian.data.partitions import keep_memory
 from cambrian.data.record_tables import read_row_group, read_turns
 from cambrian.data.records import records_schema
 from cambrian.interfaces import Record
@@ -53,6 +54,7 @@ _reorder: Reorder | None = None
 def start_reordering(reorder: Reorder) -> None:
     """Prepare this process for `write_piece`."""
     global _reorder
+    keep_memory()
     _reorder = reorder
 
 
@@ -65,7 +67,7 @@ def write_piece(piece: Piece) -> None:
     is_taken = np.unpackbits(piece.is_taken, count=table.num_rows).astype(bool)
     table = _add_prompts(table.filter(pa.array(is_taken)), _reorder)
     ranks = rank_keys(table.column("id").to_pylist(), _reorder.seed, "order")
-    _reorder.runs.write(piece.number, _sort(table.append_column("rank", pa.array(ranks))))
+    _reorder.runs.write(piece.number, [_sort(table.append_column("rank", pa.array(ranks)))])
 
 
 def iter_ordered(runs: SortedRuns, num_runs: int) -> Iterator[pa.Table]:
@@ -78,7 +80,11 @@ def iter_ordered(runs: SortedRuns, num_runs: int) -> Iterator[pa.Table]:
 
 
 def _sort(table: pa.Table) -> pa.Table:
-    return table.sort_by([("rank", "ascending"), ("id", "ascending")])
+    import pyarrow.compute as pc
+
+    table = table.combine_chunks()
+    keys = table.select(["rank", "id"])
+    return table.take(pc.sort_indices(keys, sort_keys=[("rank", "ascending"), ("id", "ascending")]))
 
 
 def _add_prompts(table: pa.Table, reorder: Reorder) -> pa.Table:

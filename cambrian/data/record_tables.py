@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 50_000
 """Records of one row group; what is written does not depend on how it came in."""
 
+_REPEATED_COLUMNS = ["source", "category", "conversations.list.element.from"]
+"""Columns of few different values; the others' are hardly ever there twice, and to look for that takes time."""
+
 
 class RecordsWriter:
     """Writes a file of records from tables of any size, the same bytes for the same rows in the same order."""
@@ -26,7 +29,9 @@ class RecordsWriter:
         from pyarrow import parquet
 
         self._schema = records_schema()
-        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._writer = parquet.ParquetWriter(
+            path, self._schema, compression="zstd", use_dictionary=_REPEATED_COLUMNS, write_statistics=_REPEATED_COLUMNS
+        )
         self._waiting: list[pa.Table] = []
         self._num_waiting = 0
         self.num_written = 0
@@ -59,26 +64,6 @@ class RecordsWriter:
         self.num_written += num_rows
 
 
-def texts_array(texts: Sequence[str], num_turns: Sequence[int]) -> pa.ListArray:
-    """The texts of each conversation's turns: what is needed of conversations of a person and the model in turn."""
-    import numpy as np
-    import pyarrow as pa
-
-    ends = np.concatenate([[0], np.cumsum(num_turns, dtype=np.int64)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(texts, pa.string()))
-
-
-def conversations_array(texts: pa.ListArray) -> pa.ListArray:
-    """The conversations whose turns have these texts, in turn a person's and the model's; all numbers are even."""
-    import pyarrow as pa
-
-    kind = records_schema().field("conversations").type.value_type
-    values = texts.flatten()
-    speakers = pa.array(["human", "gpt"] * (len(values) // 2), pa.string())
-    starts = texts.offsets.to_numpy() - texts.offsets[0].as_py()
-    return pa.ListArray.from_arrays(pa.array(starts), pa.StructArray.from_arrays([speakers, values], fields=list(kind)))
-
-
 def read_turns(conversations: pa.ChunkedArray) -> list[tuple[Turn, ...]]:
     """The turns of each row."""
     return [tuple(Turn(turn["from"], turn["value"]) for turn in turns) for turns in conversations.to_pylist()]
@@ -109,6 +94,16 @@ def iter_row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterato
     """The row groups one after the other, all of their columns or the named ones."""
     for number in range(count_row_groups(path)):
         yield read_row_group(path, number, columns)
+
+
+def read_column_names(path: Path) -> list[str]:
+    """The file's columns, whatever they are."""
+    return list(_open(path).schema_arrow.names)
+
+
+def read_empty(path: Path) -> pa.Table:
+    """No rows of the file's columns."""
+    return _open(path).schema_arrow.empty_table()
 
 
 def _open(path: Path) -> pa.parquet.ParquetFile:

@@ -116,6 +116,11 @@ def read_records(path: Path) -> list[Record]:
         raise ArtifactError(f"{path} is missing: run the stage that makes it (`dvc repro` does)") from error
     except pa.ArrowException as error:
         raise ArtifactError(f"{path} is not a file of records ({error}): delete it and run `dvc repro`") from error
+    return table_records(table)
+
+
+def table_records(table: pa.Table) -> list[Record]:
+    """The records of a table, in its order."""
     columns = (table.column(name).to_pylist() for name in ("id", "source", "image", "conversations"))
     return [
         Record(

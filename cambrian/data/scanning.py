@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import compress, pairwise
-from operator import attrgetter, itemgetter
+from itertools import chain, pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
 from cambrian.artifacts import read_json
+from cambrian.data.duplicates import hash_all
 from cambrian.data.image_facts import ImageFacts, describe_image
 from cambrian.data.ledger import Dropped, Step, dropped_table
 from cambrian.data.lines import LineParser, guess_identity, iter_blocks, iter_lines
-from cambrian.data.partitions import SortedRuns, even_splitters
-from cambrian.data.record_tables import texts_array
+from cambrian.data.partitions import SortedRuns, even_splitters, keep_memory
 from cambrian.data.shards import ImageStore
 from cambrian.interfaces import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
-    from jaxtyping import UInt64
+    from jaxtyping import Int32, Int64, UInt64
 
-    from cambrian.data.line_checks import DecodedLine
     from cambrian.data.lines import ParsedLines
 
 READ_STEP, IMAGES_STEP = "read", "images"
 
-_get_source, _get_image = attrgetter("source"), attrgetter("image")
+_NO_IMAGE_KEY, _IMAGE_KEY = 1, 2
 _NUM_REMEMBERED_IMAGES = 50_000
 _NUM_SAMPLED_PLACES, _NUM_SAMPLED_LINES = 256, 8
 
@@ -63,9 +61,11 @@ class Chunk:
 
 @dataclass(slots=True)
 class Scanned:
-    """What is kept in memory of a chunk; the records are in the run of its number, in the order of these rows."""
+    """What is kept in memory of a chunk; the records are in the runs of its number, in the order of these rows."""
 
     num_lines: int
+    num_rows: list[int]
+    """Of each run."""
     id_keys: UInt64[np.ndarray, " rows"]
     """Equal for equal ids."""
     likeness_keys: UInt64[np.ndarray, " rows"]
@@ -75,6 +75,15 @@ class Scanned:
     """Beside each dropped row: the line's number within the chunk, from 0."""
     steps: tuple[Step, Step]
     """Reading and images."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """The usable records of some lines in the order of ids, with their keys."""
+
+    table: pa.Table
+    id_keys: UInt64[np.ndarray, " rows"]
+    likeness_keys: UInt64[np.ndarray, " rows"]
 
 
 def plan_chunks(path: Path, chunk_bytes: int) -> list[Chunk]:
@@ -103,57 +112,98 @@ class Scanner:
 
     def __init__(self, config: ScanConfig) -> None:
         self._config = config
-        self._categories = {
-            name: source["category"] for name, source in read_json(config.pool / "sources.json").items()
-        }
-        self._parser = LineParser(self._categories, config.max_line_bytes)
+        self._sources = sorted(read_json(config.pool / "sources.json"))
+        self._parser = LineParser(self._sources, config.max_line_bytes)
         self._store = ImageStore(config.pool)
         self._describe = lru_cache(_NUM_REMEMBERED_IMAGES)(self._describe_image)
 
     def scan(self, chunk: Chunk) -> Scanned:
-        """Parse the lines of a chunk, look at their images, and write the usable records as a sorted run."""
-        rows = _Rows(self._categories)
-        steps = (Step(READ_STEP), Step(IMAGES_STEP))
+        """Parse the lines of a chunk, look at their images, and write the usable records as sorted runs."""
+        found = Scanned(
+            num_lines=0, num_rows=[], id_keys=np.zeros(0, np.uint64), likeness_keys=np.zeros(0, np.uint64),
+            dropped=dropped_table([]), dropped_lines=[], steps=(Step(READ_STEP), Step(IMAGES_STEP)),
+        )  # fmt: skip
         faults: list[tuple[int, Dropped]] = []
+        keys: list[tuple[UInt64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]] = []
+        self._config.runs.write(chunk.number, self._iter_runs(chunk, found, faults, keys))
+        faults.sort(key=itemgetter(0))
+        found.dropped_lines = [number for number, _ in faults]
+        found.dropped = dropped_table(dropped for _, dropped in faults)
+        found.id_keys, found.likeness_keys = map(np.concatenate, zip(*keys, strict=True))
+        return found
+
+    def _iter_runs(
+        self,
+        chunk: Chunk,
+        found: Scanned,
+        faults: list[tuple[int, Dropped]],
+        keys: list[tuple[UInt64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]],
+    ) -> Iterator[pa.Table]:
+        """The runs of a chunk; counts in `found`, and adds to the lists, what is found on the way."""
         path, max_bytes = self._config.pool / "records.jsonl", self._config.max_line_bytes
-        num_lines = 0
-        for lines in iter_blocks(path, chunk.start, chunk.end, max_bytes):
-            parsed = self._parser.parse_many(lines)
+        # The empty block makes a run where the chunk has no line of its own.
+        for block in chain(iter_blocks(path, chunk.start, chunk.end, max_bytes), [b""]):
+            parsed = self._parser.parse_many(block)
             for number, line, error in parsed.faults:
                 name, source = (_escape(text) for text in guess_identity(line))
-                faults.append((num_lines + number, Dropped(name, source, error.reason, str(error))))
-                steps[0].drop(source, error.reason)
-            for source, count in Counter(map(_get_source, parsed.records)).items():
-                steps[0].keep(source, count)
-            for number, dropped in self._add(parsed, rows):
-                faults.append((num_lines + number, dropped))
-                steps[1].drop(dropped.source, dropped.reason)
-            num_lines += parsed.num_lines
-        table, id_keys, likeness_keys = rows.sort()
-        for counted in table.column("source").value_counts().to_pylist():
-            steps[1].keep(counted["values"], counted["counts"])
-        self._config.runs.write(chunk.number, table)
-        faults.sort(key=itemgetter(0))
-        dropped_lines = [number for number, _ in faults]
-        return Scanned(
-            num_lines, id_keys, likeness_keys, dropped_table(dropped for _, dropped in faults), dropped_lines, steps
-        )
+                faults.append((found.num_lines + number, Dropped(name, source, error.reason, str(error))))
+                found.steps[0].drop(source, error.reason)
+            self._keep(found.steps[0], parsed.rows.column("source").filter(parsed.is_usable))
+            run, dropped_here = self._look(parsed)
+            for number, dropped in dropped_here:
+                faults.append((found.num_lines + number, dropped))
+                found.steps[1].drop(dropped.source, dropped.reason)
+            self._keep(found.steps[1], run.table.column("source"))
+            found.num_lines += parsed.num_lines
+            found.num_rows.append(run.table.num_rows)
+            keys.append((run.id_keys, run.likeness_keys))
+            yield run.table
 
-    def _add(self, parsed: ParsedLines, rows: _Rows) -> Iterator[tuple[int, Dropped]]:
-        """Add the records whose images can be used, and yield the others with their lines' numbers."""
-        images = set(map(_get_image, parsed.records)) - {None}
-        facts = {image: self._describe(image) for image in images if image is not None}
-        records, keys = parsed.records, parsed.word_keys
-        faults = {image: found for image, found in facts.items() if isinstance(found, RecordError)}
-        if faults:
-            is_usable = [record.image not in faults for record in records]
-            for number, record in zip(parsed.numbers, records, strict=True):
-                if record.image in faults:
-                    fault = faults[record.image]
-                    yield number, Dropped(record.id, record.source, fault.reason, str(fault))
-            records, keys = list(compress(records, is_usable)), keys[is_usable]
-        usable = {image: found for image, found in facts.items() if not isinstance(found, RecordError)}
-        rows.add(records, usable, keys, same_hash_only=self._config.same_hash_only)
+    def _keep(self, step: Step, source_codes: pa.ChunkedArray) -> None:
+        counts = np.bincount(source_codes.to_numpy(), minlength=len(self._sources))
+        for source, count in zip(self._sources, counts.tolist(), strict=True):
+            if count:
+                step.keep(source, count)
+
+    def _look(self, parsed: ParsedLines) -> tuple[_Run, list[tuple[int, Dropped]]]:
+        """The records whose images can be used, and the others with their lines' numbers."""
+        import pyarrow as pa
+
+        usable = np.flatnonzero(parsed.is_usable)
+        images = parsed.rows.column("image").take(pa.array(usable)).combine_chunks().dictionary_encode()
+        names = images.dictionary.to_pylist()
+        facts = [self._describe(name) for name in names]
+        places = images.indices.fill_null(len(names)).to_numpy()
+        is_faulty = np.array([*(isinstance(found, RecordError) for found in facts), False])[places]
+        dropped = []
+        for row, place in zip(usable[is_faulty].tolist(), places[is_faulty].tolist(), strict=True):
+            name, code = (parsed.rows.column(column)[row].as_py() for column in ("id", "source"))
+            fault = facts[place]
+            assert isinstance(fault, RecordError)
+            dropped.append((int(parsed.numbers[row]), Dropped(name, self._sources[code], fault.reason, str(fault))))
+        looks = _Looks([found if isinstance(found, ImageFacts) else None for found in facts])
+        return self._sort(parsed, usable[~is_faulty], looks, places[~is_faulty]), dropped
+
+    def _sort(
+        self,
+        parsed: ParsedLines,
+        rows: Int64[np.ndarray, " rows"],
+        looks: _Looks,
+        places: Int32[np.ndarray, " rows"],
+    ) -> _Run:
+        """These rows in the order of ids; `places` are those of their pictures in `looks`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        ids = parsed.rows.column("id").take(pa.array(rows))
+        order = pc.sort_indices(ids).to_numpy()
+        id_keys = hash_all(map(str.encode, ids.to_pylist()))[order]
+        rows, places = rows[order], places[order]
+        table = parsed.rows.take(pa.array(rows))
+        for name, values in (("digest", looks.digests), ("hash", looks.hashes)):
+            table = table.append_column(name, values.take(pa.array(places)))
+        keys = looks.hash_keys if self._config.same_hash_only else looks.keys
+        return _Run(table, id_keys, parsed.word_keys[rows] ^ keys[places])
 
     def _describe_image(self, name: str) -> ImageFacts | RecordError:
         try:
@@ -167,62 +217,17 @@ class Scanner:
             return error
 
 
-class _Rows:
-    """The usable records of a chunk."""
+class _Looks:
+    """What is kept of the pictures of some records, and of having none, which comes last."""
 
-    def __init__(self, categories: dict[str, str]) -> None:
-        self._categories = categories
-        self._tables: list[pa.Table] = []
-        self._id_keys: list[UInt64[np.ndarray, " rows"]] = []
-        self._likeness_keys: list[UInt64[np.ndarray, " rows"]] = []
-
-    def add(
-        self,
-        records: Sequence[DecodedLine],
-        facts: dict[str, ImageFacts],
-        word_keys: UInt64[np.ndarray, " rows"],
-        *,
-        same_hash_only: bool,
-    ) -> None:
-        """Add some records; `facts` describes their images."""
+    def __init__(self, facts: Sequence[ImageFacts | None]) -> None:
         import pyarrow as pa
 
-        ids, sources = [record.id for record in records], list(map(_get_source, records))
-        images = list(map(_get_image, records))
-        conversations = [record.conversations for record in records]
-        digests = {image: found.digest for image, found in facts.items()}
-        hashes = {image: found.hash for image, found in facts.items()} | {None: b""}
-        texts = [turn.value for turns in conversations for turn in turns]
-        columns = {
-            "id": pa.array(ids, pa.string()),
-            "source": pa.array(sources, pa.string()),
-            "category": pa.array(map(self._categories.__getitem__, sources), pa.string()),
-            "image": pa.array(images, pa.string()),
-            "texts": texts_array(texts, list(map(len, conversations))),
-            "digest": pa.array(map(digests.get, images), pa.string()),
-            "hash": pa.array(map(hashes.__getitem__, images), pa.binary()),
-        }
-        self._tables.append(pa.table(columns))
-        self._id_keys.append(_hash_all(map(str.encode, ids)))
-        looks = {image: xxhash.xxh3_64_intdigest(found if same_hash_only else b"") for image, found in hashes.items()}
-        looks[None] = 1
-        self._likeness_keys.append(word_keys ^ np.fromiter(map(looks.__getitem__, images), np.uint64, len(images)))
-
-    def sort(self) -> tuple[pa.Table, UInt64[np.ndarray, " rows"], UInt64[np.ndarray, " rows"]]:
-        """The rows in the order of ids, and their keys."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        if not self._tables:
-            self.add([], {}, np.zeros(0, np.uint64), same_hash_only=True)
-        table = pa.concat_tables(self._tables).combine_chunks()
-        order = pc.sort_indices(table.column("id"))
-        rows = order.to_numpy()
-        return table.take(order), np.concatenate(self._id_keys)[rows], np.concatenate(self._likeness_keys)[rows]
-
-
-def _hash_all(values: Iterable[bytes]) -> UInt64[np.ndarray, " values"]:
-    return np.frombuffer(b"".join(map(xxhash.xxh3_64_digest, values)), ">u8").astype(np.uint64)
+        hashes = [found.hash if found else b"" for found in facts]
+        self.digests = pa.array([*(found.digest if found else None for found in facts), None], pa.string())
+        self.hashes = pa.array([*hashes, b""], pa.binary())
+        self.hash_keys = np.array([*map(xxhash.xxh3_64_intdigest, hashes), _NO_IMAGE_KEY], np.uint64)
+        self.keys = np.array([_IMAGE_KEY] * len(hashes) + [_NO_IMAGE_KEY], np.uint64)
 
 
 _scanner: Scanner | None = None
@@ -231,6 +236,7 @@ _scanner: Scanner | None = None
 def start_scanning(config: ScanConfig) -> None:
     """Prepare this process for `scan_chunk`."""
     global _scanner
+    keep_memory()
     _scanner = Scanner(config)
 
 

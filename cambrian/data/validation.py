@@ -5,23 +5,34 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from cambrian.artifacts import read_json, read_manifest, write_folder, write_json
-from cambrian.data.expectations import check_expectations, list_expectations
+from cambrian.data.comparisons import Comparison
+from cambrian.data.expectations import Gate, list_expectations
 from cambrian.data.image_facts import ImageFacts, describe_image
-from cambrian.data.leakage import find_leakage, write_leakage
-from cambrian.data.mix_tables import describe_parts, describe_records, describe_turns, read_columns
+from cambrian.data.leakage import LeakageFinder, write_leakage
+from cambrian.data.mix_tables import describe_parts, describe_records, describe_turns
 from cambrian.data.mixes import parts_of_sources, plan_quotas
-from cambrian.data.records import read_records
+from cambrian.data.record_tables import count_row_groups, iter_row_groups, read_column_names, read_empty
+from cambrian.data.records import table_records
 from cambrian.data.shards import ImageStore
 from cambrian.data.validation_report import write_report
 from cambrian.interfaces import ArtifactError, RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import pyarrow as pa
+
+    from cambrian.data.comparisons import Compared
     from cambrian.data.expectations import Outcome, ValidationConfig
     from cambrian.data.leakage import Leakage
     from cambrian.data.mixes import MixRow
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
 FAILED_REPORTS_DIR = Path("logs/validation")
 """Where the report of a failed gate is kept; the stage's own outs do not survive a failure."""
 
+_NUM_REMEMBERED_IMAGES = 50_000
 _log = logging.getLogger("cambrian")
 
 
@@ -56,35 +68,29 @@ def validate_mix(
         ArtifactError: an expectation is not met; the message says which, and what was observed.
     """
     read_manifest(data)
-    records = read_records(data / "records.parquet")
+    path = data / "records.parquet"
     sources = read_json(pool / "sources.json")
-    images = _read_images(records, ImageStore(pool), config)
-    leakage = find_leakage(
-        {image: facts.hash for image, facts in images.items() if isinstance(facts, ImageFacts)},
-        benchmarks,
-        hash_side=config.hash_side,
-        max_distance=config.max_hash_distance,
-    )
-    columns = read_columns(data / "records.parquet")
     categories = {source: facts["category"] for source, facts in sources.items()}
+    finder = LeakageFinder(benchmarks, hash_side=config.hash_side, max_distance=config.max_hash_distance)
+    images = _Images(ImageStore(pool), config)
+    gate = Gate(list_expectations(config))
+    gate.check("file", {name: [] for name in read_column_names(path)})
+    found = _Found()
+    comparison = Comparison(config.max_hash_distance)
+    for shard in _iter_shards(path):
+        _check_shard(shard, categories, images, finder, comparison, gate, found)
+    _check_comparison(path, comparison.finish(), images, gate)
+    leakage = finder.finish()
     parts, whole = describe_parts(
-        records,
+        found.by_source,
         plan_quotas(row.select, sources, samples_per_record=samples_per_record, where=f"mixes.{name}.select"),
         parts_of_sources(row.select, sources),
         read_json(data / "ledger.json"),
     )
-    tables = {
-        "file": columns,
-        "records": {
-            **describe_records(records, images, leakage, categories, config.max_hash_distance),
-            **{f"stored_{column}": values for column, values in columns.items() if column == "category"},
-        },
-        "turns": describe_turns(records),
-        "parts": parts,
-        "whole": {**whole, "leaked_share": [leakage.found_share]},
-    }
-    outcomes = check_expectations(tables, list_expectations(config))
-    summary = _summarise(name, outcomes, leakage, records, categories)
+    gate.check("parts", parts)
+    gate.check("whole", {**whole, "leaked_share": [leakage.found_share]})
+    outcomes = gate.list_outcomes()
+    summary = _summarise(name, outcomes, leakage, found, categories)
     _keep_report_of_failure(name, outcomes, summary)
     with write_folder(report, mix=name) as folder:
         write_report(folder, summary)
@@ -113,43 +119,111 @@ def _keep_report_of_failure(name: str, outcomes: Sequence[Outcome], summary: dic
     )
 
 
-def _read_images(
-    records: Sequence[Record], store: ImageStore, config: ValidationConfig
-) -> dict[str, ImageFacts | RecordError]:
-    facts: dict[str, ImageFacts | RecordError] = {}
-    for name in sorted({record.image for record in records if record.image is not None}):
+@dataclass(slots=True)
+class _Found:
+    """What is counted on the way through a mix."""
+
+    by_source: Counter[str] = field(default_factory=Counter)
+    num_turns: int = 0
+    image_keys: set[int] = field(default_factory=set)
+    """A 64-bit hash of each different image's name."""
+    leaked: list[tuple[str, str, str]] = field(default_factory=list)
+    """Id, source and image of records whose image looks like a test image."""
+
+
+class _Images:
+    """The facts of a pool's images; the last ones are remembered."""
+
+    def __init__(self, store: ImageStore, config: ValidationConfig) -> None:
+        self._store = store
+        self._config = config
+        self._describe = lru_cache(_NUM_REMEMBERED_IMAGES)(self._describe_image)
+
+    def describe(self, records: Iterable[Record]) -> dict[str, ImageFacts | RecordError]:
+        """The facts of the images of some records by name, or why one cannot be used."""
+        names = sorted({record.image for record in records if record.image is not None})
+        return {name: self._describe(name) for name in names}
+
+    def _describe_image(self, name: str) -> ImageFacts | RecordError:
+        config = self._config
         try:
-            facts[name] = describe_image(
-                store.read(name), name=name, hash_side=config.hash_side, min_side=config.min_image_side
+            return describe_image(
+                self._store.read(name), name=name, hash_side=config.hash_side, min_side=config.min_image_side
             )
         except RecordError as error:
-            facts[name] = error
-    return facts
+            return error
+
+
+def _iter_shards(path: Path) -> Iterator[pa.Table]:
+    """The mix in row groups; an empty one where it has none."""
+    yield from iter_row_groups(path)
+    if not count_row_groups(path):
+        yield read_empty(path)
+
+
+def _check_shard(
+    shard: pa.Table,
+    categories: Mapping[str, str],
+    images: _Images,
+    finder: LeakageFinder,
+    comparison: Comparison,
+    gate: Gate,
+    found: _Found,
+) -> None:
+    """Judge what can be judged of a shard alone, and remember of it what is needed to compare it with the others."""
+    records = table_records(shard)
+    facts = images.describe(records)
+    leaked = finder.add({image: known.hash for image, known in facts.items() if isinstance(known, ImageFacts)})
+    found.leaked += [(record.id, record.source, record.image) for record in records if record.image in leaked]
+    found.by_source.update(record.source for record in records)
+    found.num_turns += sum(len(record.turns) for record in records)
+    found.image_keys.update(xxhash.xxh3_64_intdigest(name.encode()) for name in facts)
+    stored = {f"stored_{name}": shard.column(name).to_pylist() for name in shard.column_names if name == "category"}
+    gate.check("records", {**describe_records(records, facts, categories), **stored})
+    gate.check("turns", describe_turns(records))
+    comparison.add(records, facts)
+
+
+def _check_comparison(path: Path, compared: Compared, images: _Images, gate: Gate) -> None:
+    """Judge what follows from comparing each record with all others; those that share something are read again."""
+    start = 0
+    sizes = []
+    for shard in _iter_shards(path):
+        rows = compared.rows(start, start + shard.num_rows)
+        records = table_records(shard.take(rows))
+        facts = images.describe(records)
+        for row, record in zip(rows, records, strict=True):
+            compared.look(start + row, record, facts)
+        start += shard.num_rows
+        sizes.append(shard.num_rows)
+    gate.check("records", {"id": compared.ids}, "same id", num_others=start - len(compared.ids))
+    gate.check("records", {"content": compared.contents}, "same content", num_others=start - len(compared.contents))
+    for end, size in zip(accumulate(sizes), sizes, strict=True):
+        columns = {name: getattr(compared, name)[end - size : end] for name in ("is_near_duplicate", "is_contradicted")}
+        gate.check("records", columns, "compared")
 
 
 def _summarise(
     name: str,
     outcomes: Sequence[Outcome],
     leakage: Leakage,
-    records: Sequence[Record],
+    found: _Found,
     categories: Mapping[str, str],
 ) -> dict[str, Any]:
     """The verdict: everything that the gate found, in a form that is the same in every run."""
     leaked = [
-        {"id": record.id, "source": record.source, "benchmarks": leakage.benchmarks_by_image[record.image]}
-        for record in sorted(records, key=lambda record: record.id)
-        if record.image in leakage.benchmarks_by_image
+        {"id": record_id, "source": source, "benchmarks": leakage.benchmarks_by_image[image]}
+        for record_id, source, image in sorted(found.leaked, key=itemgetter(0))
     ]
-    per_source = Counter(record.source for record in records)
     return {
         "mix": name,
         "success": all(outcome.success for outcome in outcomes),
-        "records": len(records),
-        "turns": sum(len(record.turns) for record in records),
-        "images": len({record.image for record in records if record.image is not None}),
+        "records": found.by_source.total(),
+        "turns": found.num_turns,
+        "images": len(found.image_keys),
         "sources": {
             source: {"category": categories.get(source, "(unknown)"), "records": count}
-            for source, count in sorted(per_source.items())
+            for source, count in sorted(found.by_source.items())
         },
         "expectations": [outcome.to_json() for outcome in outcomes],
         "leakage": {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cambrian.artifacts import read_json, read_manifest
@@ -253,6 +253,7 @@ def test_a_fatal_reason_that_does_not_exist_is_refused() -> None:
         parse_block(CleaningConfig, values, where="cleaning")
 
 
+@settings(deadline=None)  # the first call imports
 @given(st.binary(max_size=60), st.sampled_from(["text", "id", "tail", "value"]))
 def test_a_line_is_judged_alike_at_first_and_second_sight(junk: bytes, place: str) -> None:
     """Typed decoding accepts nothing that the strict reading refuses, and reads the same."""
@@ -292,3 +293,35 @@ def test_ranges_of_bytes_hold_every_line_once(tmp_path: Path, size: int, max_byt
     expected = [text.rstrip(b"\r") for text in lines]
     assert [text[: max_bytes + 1] for text in found] == [text[: max_bytes + 1] for text in expected]
     assert max(map(len, found)) <= max_bytes + 3
+
+
+def test_what_becomes_of_a_line_does_not_depend_on_the_lines_beside_it() -> None:
+    """Lines that cannot be decoded, among many that can: a field twice, two objects, another type, halves."""
+    good = [
+        json.dumps(line(f"r{number}", answer=f"cube {number} ü"), ensure_ascii=number % 2 == 0) for number in range(40)
+    ]
+    odd = [
+        good[0].replace('"id"', '"id": "x", "id"'),
+        good[1] * 2,
+        good[2].replace('"id": "r2"', '"id": 2'),
+        good[3].replace('"source"', '"depth": [[{"a": 1}], 2e400], "source"'),
+        good[4].replace("cube", "\\ud800"),
+        good[5][: good[5].index("}") + 1],
+        good[6].replace("{", "{ ", 1) + " ",
+        good[7].replace('"conversations": [', '"conversations": [null, '),
+        "{}", "", "}{", '{"id": "a"}}', '{"conversations": 3}', "\0", good[8] + "\0}", "x" * 2000,
+    ]  # fmt: skip
+    lines = [text.encode() for pair in zip(good, odd * 3, strict=False) for text in pair]
+    lines.insert(20, good[9].encode().replace("ü".encode(), b"\xfc"))
+    parser = LineParser(["LLaVA150K"], 1000)
+    together = parser.parse_many(b"".join(text + b"\n" for text in lines))
+    faults = {number: (error.reason, str(error)) for number, _, error in together.faults}
+    usable = set(together.numbers[together.is_usable].tolist())
+    assert usable | faults.keys() == set(range(len(lines)))
+    assert not usable & faults.keys()
+    for number, text in enumerate(lines):
+        alone = parser.parse_many(text + b"\n")
+        assert [(error.reason, str(error)) for _, _, error in alone.faults] == (
+            [faults[number]] if number in faults else []
+        )
+    assert sum(number in faults for number in range(len(lines))) > 20

@@ -12,7 +12,7 @@ from cambrian.artifacts import read_json, read_manifest, write_folder, write_jso
 from cambrian.data.curation import curate_mix
 from cambrian.data.expectations import ValidationConfig
 from cambrian.data.format_prompts import FormatPromptsConfig
-from cambrian.data.leakage import find_leakage
+from cambrian.data.leakage import LeakageFinder
 from cambrian.data.mixes import MixRow
 from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.records import write_records
@@ -119,6 +119,48 @@ def test_twice_gives_the_same_bytes() -> None:
     first = Path("trial.json").read_bytes(), Path("report/index.html").read_bytes()
     validate(row)
     assert (Path("trial.json").read_bytes(), Path("report/index.html").read_bytes()) == first
+
+
+def cut(num_rows: int) -> None:
+    """Write the finished mix in shards of so many records."""
+    table = pq.read_table("mix/records.parquet")
+    ledger = read_json(Path("mix/ledger.json"))
+    with write_folder(Path("mix")) as folder:
+        pq.write_table(table, folder / "records.parquet", row_group_size=num_rows)
+        write_json(folder / "ledger.json", ledger)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3])
+def test_a_mix_in_shards_has_the_verdict_of_the_whole(num_rows: int) -> None:
+    """Copies, contradictions and leaked pictures lie in other shards than what they go with."""
+    write_benchmark(Path("benchmarks"), "MMMU", [picture(2), picture(200)])
+    first = make_record(1)
+    records = [
+        first,
+        make_record(2),
+        make_record(3, image="1.png", turns=first.turns),
+        make_record(4, image="1.png", turns=turns("<image>\nWHAT is 1 ?", "a  cube 1")),
+        make_record(5, image="1.png", turns=turns("<image>\nwhat is 1 ?", "a sphere")),
+        make_record(6, id="r2"),
+        make_record(7, image=None, turns=turns("what ?", "this")),
+        make_record(8, "ChartQA", image="2.png"),
+    ]
+    row = curate([make_record(number) for number in range(1, 9)])
+    replace_records(records)
+    limits = {"max_contradicted_share": 1.0, "max_near_duplicate_share": 1.0, "max_leaked_share": 1.0}
+    verdicts = []
+    for size in (100, num_rows):
+        cut(size)
+        with pytest.raises(ArtifactError, match="not fit for training") as error:
+            validate(row, **limits)
+        verdicts.append((str(error.value), (FAILED_REPORTS_DIR / "trial/index.html").read_text()))
+    assert verdicts[0] == verdicts[1]
+    message, page = verdicts[0]
+    assert "ids are unique (records: expected column id, found 2 of 8 wrong: r2" in message
+    assert "no sample is there twice (records: expected column content, found 2 of 8 wrong" in message
+    assert "2 of 8 wrong: True" in page  # near duplicates: the third and the fourth
+    assert "1 of 8 wrong: True" in page  # contradicted: the sphere
+    assert page.count("<td>MMMU</td>") == 3  # the benchmark, and two records with its picture
 
 
 def turns(*texts: str, first: str = "human") -> tuple[Turn, ...]:
@@ -255,9 +297,9 @@ def test_leaked_test_images_are_counted_per_benchmark_and_record() -> None:
 def test_a_test_image_that_cannot_be_decoded_is_an_error() -> None:
     write_benchmark(Path("benchmarks"), "DocVQA", [picture(1), b"not an image"])
     with pytest.raises(ArtifactError, match=r"DocVQA/test\.parquet row 1 \(12 bytes\)"):
-        find_leakage({}, Path("benchmarks"), hash_side=8, max_distance=0)
+        LeakageFinder(Path("benchmarks"), hash_side=8, max_distance=0)
 
 
 def test_a_folder_without_benchmarks_is_an_error() -> None:
     with pytest.raises(ArtifactError, match=r"nowhere has no \*/test\.parquet"):
-        find_leakage({}, Path("nowhere"), hash_side=8, max_distance=0)
+        LeakageFinder(Path("nowhere"), hash_side=8, max_distance=0)
