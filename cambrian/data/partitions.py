@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import PositiveInt
 
+from cambrian.interfaces import ParamsError
 from cambrian.params import Params
 
 if TYPE_CHECKING:
@@ -25,9 +27,11 @@ Result = TypeVar("Result")
 class PartitionsConfig(Params):
     """How much of a pool is worked on at a time, and by whom; no result depends on it."""
 
-    kind: Literal["processes"]
+    kind: Literal["processes", "ray"]
+    """On this machine, or on a Ray cluster: the one that RAY_ADDRESS names in the environment, or else one made for the
+    stage on this machine. All machines of a cluster see the same folders at the same paths."""
     num_processes: PositiveInt
-    """With 1 the stage's own process does everything."""
+    """With 1 process of this machine the stage's own does everything."""
     chunk_bytes: PositiveInt
     """Of the input: one piece of work."""
     bucket_bytes: PositiveInt
@@ -51,6 +55,9 @@ def run_tasks(
     `initializer(*arguments)` runs once in every process that computes. Results are handed over one by one, so that no
     more than a few wait.
     """
+    if config.kind == "ray":
+        yield from _run_on_ray(config.num_processes, function, tasks, initializer, arguments)
+        return
     if config.num_processes == 1 or len(tasks) < 2:
         initializer(*arguments)
         yield from map(function, tasks)
@@ -61,6 +68,50 @@ def run_tasks(
         config.num_processes, mp_context=context, initializer=initializer, initargs=tuple(arguments)
     ) as executor:
         yield from executor.map(function, tasks)
+
+
+def _run_on_ray(
+    num_workers: int,
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    initializer: Callable[..., None],
+    arguments: Sequence[Any],
+) -> Iterator[Result]:
+    # Before the import, which reads it: Ray would report to its makers.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ParamsError(
+            "partitions.kind is ray, but Ray is not installed here, expected the extra: pip install 'cambrian[ray]', "
+            "or take kind: processes"
+        ) from error
+
+    class Worker:
+        """One process of the cluster."""
+
+        def __init__(self) -> None:
+            initializer(*arguments)
+
+        def run(self, task: Task) -> Result:
+            """The result of one task."""
+            return function(task)
+
+    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
+    num_cpus = ray.cluster_resources().get("CPU", 0)
+    if num_cpus < num_workers:
+        raise ParamsError(
+            f"partitions.num_processes is {num_workers}, expected at most the {num_cpus:g} CPUs of the Ray cluster "
+            f"{ray.get_runtime_context().gcs_address}: add machines to it or ask for fewer"
+        )
+    make = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
+    actors = [make.remote() for _ in range(num_workers)]
+    try:
+        pool = ray.util.ActorPool(actors)
+        yield from pool.map(lambda actor, task: actor.run.remote(task), tasks)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 def keep_memory() -> None:

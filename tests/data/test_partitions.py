@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from cambrian.data.cleaning import CleaningConfig, clean_pool
+from cambrian.data.curation import curate_mix
+from cambrian.data.format_prompts import FormatPromptsConfig
+from cambrian.data.mixes import MixRow
+from cambrian.data.partitions import PartitionsConfig
+from cambrian.interfaces import ParamsError
+from cambrian.params import parse_block
+from tests.data.pools import line, picture, write_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CLEANING = CleaningConfig(
+    max_line_bytes=10_000, min_image_side=16, hash_side=8, max_duplicate_distance=2, fatal_reasons=[],
+    max_lost_share=1.0,
+)  # fmt: skip
+SELECT = {"kind": "ratio", "total": 60, "percent": {"General": 50.0, "OCR": 30.0, "Math": 20.0}, "max_per_source": 25}
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra 'ray' is not installed")
+
+
+def make_pool(folder: Path) -> Path:
+    """Three sources, copies in other places, broken lines, a picture that is gone."""
+    lines: list[Any] = []
+    for number in range(120):
+        source = ("LLaVA150K", "ChartQA", "MathInstruct")[number % 3]
+        image = f"{number % 5}.png" if number % 2 else None
+        lines.append(line(f"r{number * 37 % 120:03d}", source=source, image=image, question=f"what is {number % 90} ?"))
+    lines += ["{", line("x", image="gone.png"), line("y", source="LAION"), line("r007")]
+    return write_pool(folder, lines, {f"{number}.png": picture(number) for number in range(5)})
+
+
+def curate(pool: Path, folder: Path, partitions: PartitionsConfig) -> dict[str, bytes]:
+    """Clean the pool and select a mix; every file that both wrote."""
+    clean_pool(CLEANING, partitions, pool=pool, output=folder / "clean")
+    row = parse_block(MixRow, {"pool": "p", "select": SELECT, "format_prompts": False}, where="mixes.trial")
+    curate_mix(
+        row, partitions, name="trial", samples_per_record=1, seed=3, pool=folder / "clean", output=folder / "mix",
+        format_prompts=FormatPromptsConfig(texts={}, choices_marker="( a )"),
+    )  # fmt: skip
+    assert pq.read_metadata(folder / "mix/records.parquet").num_rows > 40
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def make_partitions(kind: str, num_processes: int) -> PartitionsConfig:
+    return PartitionsConfig(kind=kind, num_processes=num_processes, chunk_bytes=2000, bucket_bytes=6000)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def _cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Ray cluster of a head that takes no work and two machines of one worker each, all of them here."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_two_worker_processes_write_what_the_stages_own_process_writes(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    alone = curate(pool, tmp_path / "alone", make_partitions("processes", 1))
+    assert curate(pool, tmp_path / "two", make_partitions("processes", 2)) == alone
+    assert len(alone) == 9
+
+
+@needs_ray
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.usefixtures("_cluster")
+def test_two_workers_of_a_ray_cluster_write_what_the_stages_own_process_writes(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    alone = curate(pool, tmp_path / "alone", make_partitions("processes", 1))
+    assert curate(pool, tmp_path / "ray", make_partitions("ray", 2)) == alone
+    with pytest.raises(ParamsError, match=r"num_processes is 3, expected at most the 2 CPUs of the Ray cluster"):
+        curate(pool, tmp_path / "more", make_partitions("ray", 3))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="the extra 'ray' is installed")
+def test_a_cluster_without_ray_is_an_error_that_names_the_extra(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"partitions\.kind is ray.*pip install 'cambrian\[ray\]'"):
+        curate(make_pool(tmp_path / "pool"), tmp_path / "ray", make_partitions("ray", 2))
