@@ -72,21 +72,6 @@ class LineParser:
         self._names = frozenset(known_sources)
         self._max_line_bytes = max_line_bytes
 
-    def parse(self, line: bytes) -> tuple[str, str, str | None, list[str]]:
-        """The id, source, image and turns' texts of one line; a person and the model speak in turn.
-
-        Raises:
-            RecordError: it is no usable record.
-        """
-        found = self.parse_many(line + b"\n")
-        if found.faults:
-            raise found.faults[0][2]
-        [row] = np.flatnonzero(found.is_usable).tolist()
-        record = found.rows.slice(row, 1)
-        texts = [turn["value"] for turn in record.column("conversations")[0].as_py()]
-        source = self._known_sources[record.column("source")[0].as_py()].as_py()
-        return record.column("id")[0].as_py(), source, record.column("image")[0].as_py(), texts
-
     def parse_many(self, block: bytes) -> ParsedLines:
         """The records of some whole lines, and the faults of the others; a person and the model speak in turn."""
         import pyarrow as pa

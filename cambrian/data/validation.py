@@ -186,11 +186,13 @@ def _check_shard(
 
 def _check_comparison(path: Path, compared: Compared, images: _Images, gate: Gate) -> None:
     """Judge what follows from comparing each record with all others; those that share something are read again."""
+    import pyarrow as pa
+
     start = 0
     sizes = []
     for shard in _iter_shards(path):
         rows = compared.rows(start, start + shard.num_rows)
-        records = table_records(shard.take(rows))
+        records = table_records(shard.take(pa.array(rows, pa.int64())))
         facts = images.describe(records)
         for row, record in zip(rows, records, strict=True):
             compared.look(start + row, record, facts)
