@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, field_validator, model_validator
@@ -198,12 +199,23 @@ class TrainingConfig(Params):
 
     launch: list[str] = Field(min_length=1)
     """The command before a stage's name: `[python, -m]` for one process, or a launcher of many that ends on a module's
-    name, as `[torchrun, --nproc-per-node, "8", -m]` or `[deepspeed, --hostfile, hosts, --module]`.
+    name, as `[torchrun, --nproc-per-node, "8", -m]` or
+    `[deepspeed, --no_local_rank, --hostfile, hosts, --module]`.
     """
     engine: Annotated[LocalEngineConfig | DeepSpeedEngineConfig, Field(discriminator="kind")]
     watch: WatchConfig
     loading: LoadingConfig
     """Where samples come from, and how far ahead they are made."""
+
+    @field_validator("launch")
+    @classmethod
+    def _check_launch(cls, launch: list[str]) -> list[str]:
+        if Path(launch[0]).name == "deepspeed" and "--no_local_rank" not in launch:
+            raise ValueError(
+                f"{launch} would start stages with a --local_rank that they do not take (they read the environment): "
+                "write [deepspeed, --no_local_rank, ..., --module]"
+            )
+        return launch
 
 
 class VisionRow(Params):

@@ -88,11 +88,16 @@ def entry(name: str, engine: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def run_plan(world: Path, plan: list[dict[str, Any]], *, num_processes: int) -> None:
-    """Start the processes of a plan, and wait for them."""
+def find_port() -> str:
+    """A port on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        return str(free.getsockname()[1])
+
+
+def run_plan(world: Path, plan: list[dict[str, Any]], *, num_processes: int) -> None:
+    """Start the processes of a plan, and wait for them."""
+    port = find_port()
     path = world / f"plan-{num_processes}.json"
     path.write_text(json.dumps(plan))
     processes = [

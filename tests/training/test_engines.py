@@ -29,6 +29,10 @@ PLAN = [
     # ends without warning after three steps, of which the first two are saved; then goes on elsewhere, see below
     entry("resumed", ZERO_3, end_after=3),
 ]
+OF_FOUR = [
+    entry("zero-2-of-four", ZERO_2, recipe={"micro_batch_size": 1}),
+    entry("zero-3-of-four", ZERO_3, recipe={"micro_batch_size": 1}),
+]
 LOSS_TOLERANCE = 2e-6
 """The order of sums differs, and the curve is rounded to six digits."""
 WEIGHT_TOLERANCE = 5e-6
@@ -39,7 +43,7 @@ rate (0.005) times its share of such a gradient. Measured: 7e-7 after six steps;
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All trainings of the plan, by two processes, and what one process makes of the same."""
+    """All trainings of the plans, by two and by four processes, and what one process makes of the same."""
     world = tmp_path_factory.mktemp("world")
     tiny.write_backbones(world / "backbones")
     tiny.write_data(world, tiny.make_records(14), broken=["r6"])
@@ -48,6 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         many.train_one(world, entry("local", LOCAL))
         shutil.rmtree(world / "checkpoints", ignore_errors=True)
         many.train_one(world, entry("local-encoders", LOCAL, train_encoders=True))
+    many.run_plan(world, OF_FOUR, num_processes=4)
     many.run_plan(world, PLAN, num_processes=2)
     shutil.copytree(world / "checkpoints", world / "left")
     many.run_plan(world, [entry("resumed", {**ZERO_2, "recompute_activations": True})], num_processes=1)
@@ -60,18 +65,25 @@ def losses(world: Path, name: str) -> list[float]:
 
 @pytest.mark.parametrize(
     ("name", "reference"),
-    [("zero-2", "local"), ("zero-3", "local"), ("offloaded", "local-encoders"), ("resumed", "local")],
+    [
+        ("zero-2", "local"),
+        ("zero-3", "local"),
+        ("zero-2-of-four", "local"),
+        ("zero-3-of-four", "local"),
+        ("offloaded", "local-encoders"),
+        ("resumed", "local"),
+    ],
 )
 def test_many_processes_train_what_one_trains(world: Path, name: str, reference: str) -> None:
     assert len(losses(world, reference)) == 8
     assert losses(world, name) == pytest.approx(losses(world, reference), abs=LOSS_TOLERANCE)
     found, expected = (read_tensors(world / one / "model.safetensors") for one in (name, reference))
-    assert found.keys() == expected.keys()
+    assert found.keys() == expected.keys()  # whole parameters by the same names, whatever divided them
     for tensor, value in expected.items():
         assert (found[tensor] - value).abs().max() < WEIGHT_TOLERANCE, tensor
 
 
-@pytest.mark.parametrize("name", ["zero-2", "zero-3", "bfloat16", "resumed"])
+@pytest.mark.parametrize("name", ["zero-2", "zero-3", "zero-2-of-four", "zero-3-of-four", "bfloat16", "resumed"])
 def test_counts_are_those_of_all_processes(world: Path, name: str) -> None:
     counts = [json.loads((world / f"{one}.json").read_text()) for one in (name, "local")]
     for count in counts:

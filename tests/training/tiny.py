@@ -173,7 +173,7 @@ def write_data(folder: Path, records: Sequence[Record], *, broken: Sequence[str]
         write_records(partial / "records.parquet", records, {"squares": "General"})
 
 
-def write_params(folder: Path, **recipe: Any) -> None:
+def write_params(folder: Path, *, training: dict[str, Any] = LOCAL, **recipe: Any) -> None:
     """Write params.yaml and a scale with one adapter, `squares`, and one run of it, `squares`."""
     vision = {"encoders": ["eye", "none"], "llm": "tongue"}
     run = {
@@ -188,7 +188,7 @@ def write_params(folder: Path, **recipe: Any) -> None:
     }
     meanings = {
         "runtime": {"device": "cpu", "threads": 1},
-        "training": LOCAL,
+        "training": training,
         "llms": {"tongue": {"template": "turns"}},
         "connectors": {"mlp": CONNECTOR},
         "recipes": {"tune": {**RECIPE, **recipe}},
