@@ -17,7 +17,9 @@ S3_PORT ?= 5555
 
 repro: setup ## the main job
 	dvc repro
-	python -m flows.timings
+	python -m flows.timings --write
+	mkdir -p logs && python -m flows diff --write > logs/difference.md
+	dvc repro # the report, with what the run took and changed
 
 test: setup
 	pytest -n 2 --dist loadscope tests

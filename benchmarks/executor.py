@@ -24,6 +24,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,11 @@ def measure_sleeping(folder: Path) -> dict[str, float]:
     return seconds
 
 
+def describe_versions() -> dict[str, str]:
+    """Return the versions of what is compared."""
+    return {name: metadata.version(name) for name in ("dvc", "prefect")}
+
+
 def judge(
     up_to_date: dict[str, list[float]], changed: dict[str, float], sleeping: dict[str, float]
 ) -> dict[str, float | bool]:
@@ -238,6 +244,7 @@ def main() -> None:
         "sleeping_s": sleeping,
         "sizes": {"stages": NUM_STAGES, "sleeping": NUM_SLEEPING, "sleep_s": SLEEP_S},
         "machine": machine,
+        "versions": describe_versions(),
         "command": f"python -m benchmarks.executor{f' --output {args.output}' if args.output else ''}",
     }
     if args.output:

@@ -4,7 +4,8 @@
 
 Four layers of five stages, each of which depends on two of the layer before, on eight slots. Every run begins without
 dvc.lock and outputs; every second one without DVC's cache too, so that all stages run, the others with it, so that all
-are restored from the run-cache. `dvc status` is clean after each.
+are restored from the run-cache. `dvc status` is clean after each. Two folders have half of the runs each, at the same
+time.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.executor import Project, init
+from benchmarks.executor import Project, describe_versions, init
 
 NUM_STAGES, WIDTH = 20, 5
 SLOTS = "8"
+NUM_FOLDERS = 2
 
 
 def make(root: Path) -> Project:
@@ -51,6 +55,18 @@ def forget(project: Project, *, cache: bool) -> None:
         shutil.rmtree(project.root / ".dvc/cache", ignore_errors=True)
 
 
+def run_all(project: Project, runs: range, expected: Any) -> list[int]:
+    """Run so many times; returns the runs whose lock file is another one."""
+    differing = []
+    for step, run in enumerate(runs):
+        forget(project, cache=step % 2 == 0)
+        project.time("flows.reproduce", "--cpus", SLOTS)
+        project.assert_up_to_date()
+        if project.read_lock() != expected:
+            differing.append(run)
+    return differing
+
+
 def main() -> None:
     """Run, compare, print one JSON object, and write it where `--output` says."""
     parser = argparse.ArgumentParser(description="Do parallel runs end in equal locks?", allow_abbrev=False)
@@ -61,20 +77,19 @@ def main() -> None:
         # before prefect is imported: its database is not to be that of whoever runs this
         os.environ["PREFECT_HOME"] = str(Path(folder) / "prefect")
         os.environ.pop("PREFECT_API_URL", None)
+        from benchmarks.machine import describe_machine
         from flows.server import ensure_server
 
         ensure_server()
-        plain, parallel = make(Path(folder) / "plain"), make(Path(folder) / "parallel")
+        machine = describe_machine("cpu")
+        plain, *parallel = (make(Path(folder) / name) for name in ("plain", *map(str, range(NUM_FOLDERS))))
         plain.time("dvc", "repro", "--quiet")
         expected = plain.read_lock()
         started = time.perf_counter()
-        differing = []
-        for run in range(args.runs):
-            forget(parallel, cache=run % 2 == 0)
-            parallel.time("flows.reproduce", "--cpus", SLOTS)
-            parallel.assert_up_to_date()
-            if parallel.read_lock() != expected:
-                differing.append(run)
+        with ThreadPoolExecutor(NUM_FOLDERS) as pool:
+            shares = [range(number, args.runs, NUM_FOLDERS) for number in range(NUM_FOLDERS)]
+            found = pool.map(run_all, parallel, shares, [expected] * NUM_FOLDERS)
+            differing = sorted(run for share in found for run in share)
         seconds = time.perf_counter() - started
     result = {
         "name": "fifty_runs",
@@ -84,7 +99,9 @@ def main() -> None:
         "runs": args.runs,
         "differing": differing,
         "seconds": round(seconds, 1),
-        "command": f"python -m benchmarks.fifty_runs --runs {args.runs}",
+        "machine": machine,
+        "versions": describe_versions(),
+        "command": " ".join(["python -m benchmarks.fifty_runs", *sys.argv[1:]]),
     }
     if args.output:
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -2,7 +2,8 @@
 
     python docs/screenshots.py [--server http://127.0.0.1:4200] [--image KEY] [--table KEY] [--output docs/images]
 
-The newest run is shown; KEY chooses among its artifacts (default: the first of its kind). Needs Chromium.
+The newest run is shown, with what it published; KEY chooses among its files (default: the first of its kind). Needs
+Chromium.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from PIL import Image
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _LOAD_MS = 20_000
 _COLOURS = 128
+_OWN_TABLES = {"stages": (1000, 760), "scores": (1400, 700), "verdicts": (1000, 700), "changed-verdicts": (1400, 700)}
+"""Of every run, with the size of their pictures; the last three only of runs that can be compared with a commit."""
 _log = logging.getLogger("screenshots")
 
 
 def main() -> None:
-    """Write run.png, stages.png, table.png and image.png."""
+    """Write run.png, image.png, table.png, and a picture of each table that the run itself published."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Pictures of a run in Prefect's UI.", allow_abbrev=False)
     parser.add_argument("--server", default="http://127.0.0.1:4200")
@@ -41,9 +44,11 @@ def main() -> None:
         sys.exit(f"no browser found; install one of {', '.join(_BROWSERS)}")
     run = _find_run(args.server)
     artifacts = _list_artifacts(args.server, run["id"])
-    tables = [key for key, kind in _kinds(artifacts) if kind == "table" and key != "stages"]
+    tables = [key for key, kind in _kinds(artifacts) if kind == "table" and key not in _OWN_TABLES]
     images = [key for key, kind in _kinds(artifacts) if kind == "image"]
-    pages = {"run": (f"runs/flow-run/{run['id']}", (1400, 1000)), "stages": (_page(artifacts, "stages"), (1000, 760))}
+    keys = [key for key, _ in _kinds(artifacts)]
+    pages = {"run": (f"runs/flow-run/{run['id']}", (1400, 1000))}
+    pages |= {key: (_page(artifacts, key), size) for key, size in _OWN_TABLES.items() if key in keys}
     if args.table or tables:
         pages["table"] = (_page(artifacts, args.table or tables[0]), (1400, 700))
     if args.image or images:

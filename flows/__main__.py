@@ -2,7 +2,7 @@
 
 python -m flows plan [TARGET ...]     what a run would do, for how long, and on what
 python -m flows why STAGE             why a stage would run again: which value, file or line changed
-python -m flows diff [COMMIT]         what changed since a commit, as Markdown: scores, params, data, minutes
+python -m flows diff [REV_A [REV_B]]  what changed between two commits, as Markdown: scores, tables, verdicts, and why
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flows.difference import DifferenceError, write_difference
+from flows.difference import DifferenceError, compare_revisions, write_file
+from flows.difference_text import write_markdown
 from flows.durations import read_runs
 from flows.graph import GraphError, Project
 from flows.plan import Plan, plan_run
@@ -38,8 +39,10 @@ def main() -> None:
     for name in ("downstream", "glob", "all-pipelines"):
         plan.add_argument(f"--{name}", action="store_true", help=f"as `python -m flows.reproduce --{name}`")
     plan.add_argument("--cpus", type=int, metavar="N", help="default: this machine's processors")
-    diff = commands.add_parser("diff", help="what changed since a commit, as Markdown")
-    diff.add_argument("commit", nargs="?", default="HEAD", metavar="COMMIT")
+    diff = commands.add_parser("diff", help="what changed between two commits, as Markdown")
+    diff.add_argument("before", nargs="?", default="HEAD", metavar="REV_A", help="default: the last commit")
+    diff.add_argument("after", nargs="?", metavar="REV_B", help="default: what lies in the workspace")
+    diff.add_argument("--write", action="store_true", help="also where difference_file of [tool.flows] says")
     args = parser.parse_args()
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
@@ -49,9 +52,11 @@ def main() -> None:
                     console.print(line, markup=False, soft_wrap=True)
                 return
             if args.command == "diff":
-                noise_metric = read_settings(Path("pyproject.toml")).noise_metric
-                runs = read_runs(project.temporary)
-                sys.stdout.write(write_difference(project.root, args.commit, runs, noise_metric=noise_metric))
+                settings = read_settings(Path("pyproject.toml"))
+                difference = compare_revisions(project.root, args.before, args.after, settings)
+                sys.stdout.write(write_markdown(difference, read_runs(project.temporary)))
+                if args.write:
+                    write_file(difference, settings, project.root)
                 return
             capacity = measure_capacity(cpus=args.cpus)
             nodes = project.plan(

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class DeliveryError(RuntimeError):
@@ -16,7 +21,7 @@ RESULT_NAMES = ("dvc.lock", ".gitignore", "params.yaml")
 """What a run writes and git holds: DVC's locks, its lists of what git is not to hold, and values that were set."""
 
 
-def commit_results(root: Path, branch: str, message: str) -> str | None:
+def commit_results(root: Path, branch: str, message: str, outs: Collection[str] = ()) -> str | None:
     """Commit what a run wrote onto the commit that is checked out, and let a branch point there.
 
     Neither the checkout nor its index is touched. Where the branch pointed before is left to git's reflog.
@@ -25,6 +30,8 @@ def commit_results(root: Path, branch: str, message: str) -> str | None:
         root: a folder in the repository.
         branch: made, or moved.
         message: its first line is the subject.
+        outs: paths below `root` of what the run makes; those that git holds (metrics and tables that DVC does not
+            cache, for example) are results.
 
     Returns:
         The commit's id, or None when nothing changed.
@@ -38,7 +45,13 @@ def commit_results(root: Path, branch: str, message: str) -> str | None:
     top = Path(_git(root, "rev-parse", "--show-toplevel"))
     status = _git(top, "status", "--porcelain", "--no-renames", "--untracked-files=all", "-z")
     entries = [(entry[:2], entry[3:]) for entry in status.split("\0") if entry]
-    results = [path for _, path in entries if Path(path).name in RESULT_NAMES]
+    prefix = _git(root, "rev-parse", "--show-prefix")
+    made = [posixpath.normpath(posixpath.join(prefix, out)) for out in outs]
+    results = [
+        path
+        for _, path in entries
+        if Path(path).name in RESULT_NAMES or any(path == out or path.startswith(f"{out}/") for out in made)
+    ]
     others = [path for state, path in entries if state != "??" and path not in results]
     if others:
         raise DeliveryError(f"{', '.join(others)} was edited and is not committed; commit or undo that first")

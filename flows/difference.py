@@ -1,32 +1,36 @@
-"""What a run changed, against a commit, as Markdown: scores with their noise, params, data, minutes.
+"""What changed between two revisions: scores, tables, verdicts and findings beyond noise, and what explains them.
 
-python -m flows diff [COMMIT]
+python -m flows diff [BEFORE [AFTER]]
+
+Markdown for a pull request, and the same as plain values for a report.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import posixpath
 import subprocess
 import sys
-from dataclasses import dataclass
-from io import StringIO
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
+from flows.causes import Cause, Locks, RevisionError
+from flows.result_files import NOISE_LIMIT, ResultChange, ResultFile, ResultFileError, compare_results, count_errors
+from flows.settings import SettingsError, fill_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_NOISE_LIMIT = 2.0
-"""A difference of so many standard errors is no longer called noise."""
-_MIB = 2**20
+    from flows.settings import Settings
+
+WORKSPACE = "workspace"
+MAX_ROWS = 50
+"""Of one list in Markdown: what takes the text of a pull request takes no more than 65,536 characters."""
 
 
 class DifferenceError(RuntimeError):
-    """The commit cannot be compared with; the message is DVC's or git's."""
+    """The revisions cannot be compared; the message is DVC's or git's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,39 +45,93 @@ class MetricChange:
     """Of the difference of the two; None where the file gives none."""
 
     @property
+    def num_errors(self) -> float | None:
+        """By how many standard errors it moved; None where that is not known."""
+        return count_errors(self.old, self.new, [self.standard_error])
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it moved by less than a difference that means something."""
+        return self.num_errors is not None and self.num_errors < NOISE_LIMIT
+
+    @property
     def verdict(self) -> str:
         """Say whether the difference is more than noise."""
         if self.old is None or self.new is None:
             return "new" if self.old is None else "gone"
-        if not self.standard_error:
-            return ""
-        errors = abs(self.new - self.old) / self.standard_error
-        return f"{errors:.1f} standard errors" + ("" if errors >= _NOISE_LIMIT else ", noise")
+        return describe_errors(self.num_errors)
 
 
-def write_difference(root: Path, commit: str, durations: Mapping[str, Sequence[float]], *, noise_metric: str) -> str:
-    """Compare the workspace with a commit.
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two revisions, compared."""
+
+    before: str
+    after: str
+    """Short names of commits, or `workspace`."""
+    scores: tuple[MetricChange, ...]
+    """Every number of DVC's metrics that changed, noise included."""
+    results: tuple[ResultFile, ...]
+    params: Mapping[str, Mapping[str, Any]]
+    """As `dvc params diff --json` says."""
+    causes: Mapping[str, tuple[Cause, ...]]
+    """What explains a changed score or row, by its file, or by its file and key."""
+    locks: Locks
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no score and no row of a result file is another one."""
+        return not self.scores and not any(file.changes or file.num_new or file.num_gone for file in self.results)
+
+
+def describe_errors(num_errors: float | None) -> str:
+    """Write `3.1 standard errors`, and whether that is noise."""
+    if num_errors is None:
+        return ""
+    return f"{num_errors:.1f} standard errors" + ("" if num_errors >= NOISE_LIMIT else ", noise")
+
+
+def compare_revisions(root: Path, before: str, after: str | None, settings: Settings) -> Difference:
+    """Compare two commits, or a commit and the workspace.
 
     Args:
         root: the DVC project's folder.
-        commit: anything that git takes for one.
-        durations: the seconds of each stage's runs, the last one last.
-        noise_metric: the name under which a metrics file has the standard error of the numbers beside it.
+        before: anything that git takes for a commit.
+        after: the same; None is the workspace.
+        settings: which files have the results, and what they call a standard error.
 
     Raises:
         DifferenceError: there is no such commit, or DVC cannot read a metrics file.
     """
-    name = _run(root, ["git", "rev-parse", "--short", "--verify", f"{commit}^{{commit}}"]).strip()
-    metrics = _run_dvc(root, "metrics", "diff", "--all", name)
-    params = _run_dvc(root, "params", "diff", name)
-    old_lock, new_lock = _read_locks_of(root, name), _read_locks(root)
-    parts = [f"## Against {name}\n"]
-    parts += _write_scores(list_metric_changes(metrics, noise_metric=noise_metric))
-    parts += _write_params(params)
-    parts += _write_data(old_lock, new_lock)
-    changed = [stage for stage, entry in new_lock.items() if old_lock.get(stage) != entry]
-    parts += _write_minutes(changed, durations)
-    return "\n".join(parts) if len(parts) > 1 else f"{parts[0]}\nNothing changed.\n"
+    try:
+        old = _name_commit(root, before)
+        new = None if after is None else _name_commit(root, after)
+        both = [old, *([] if new is None else [new])]
+        scores = list_metric_changes(
+            _run_dvc(root, "metrics", "diff", "--all", *both), noise_metric=settings.noise_metric
+        )
+        results = compare_results(root, old, new, settings.compare)
+        locks = Locks(root, old, new)
+        causes = {}
+        for score in scores:
+            path = score.name.partition(": ")[0]
+            causes[score.name] = locks.find_causes([path], path)
+        for file in results:
+            for change in file.changes:
+                causes[f"{file.path}: {change.key}"] = locks.find_causes(
+                    {*change.old.sources, *change.new.sources}, file.path
+                )
+        return Difference(
+            before=old,
+            after=new or WORKSPACE,
+            scores=tuple(scores),
+            results=tuple(results),
+            params=_run_dvc(root, "params", "diff", *both),
+            causes=causes,
+            locks=locks,
+        )
+    except (RevisionError, ResultFileError) as error:
+        raise DifferenceError(str(error)) from error
 
 
 def list_metric_changes(metrics: Mapping[str, Mapping[str, Any]], *, noise_metric: str) -> list[MetricChange]:
@@ -93,97 +151,102 @@ def list_metric_changes(metrics: Mapping[str, Mapping[str, Any]], *, noise_metri
     return changes
 
 
-def _write_scores(changes: Iterable[MetricChange]) -> list[str]:
-    rows = [
-        [f"`{change.name}`", _show(change.old), _show(change.new), _show_difference(change), change.verdict]
-        for change in changes
+def write_file(difference: Difference, settings: Settings, root: Path) -> Path:
+    """Write a difference where a report looks for it; one without changes is not written over one with some.
+
+    Without that rule, a report would forget what a run changed as soon as its results are committed.
+
+    Raises:
+        SettingsError: [tool.flows] does not say where, or names a value that there is not.
+    """
+    if not settings.difference_file:
+        raise SettingsError(
+            "[tool.flows] of pyproject.toml has no difference_file; set it to where the difference goes"
+        )
+    path = root / fill_path(settings.difference_file, root / "params.yaml")
+    if not difference.is_empty or not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(to_json(difference), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def to_json(difference: Difference) -> dict[str, Any]:
+    """Everything of a difference that a report shows, as plain values; noise is counted, not listed."""
+    return {
+        "before": difference.before,
+        "after": difference.after,
+        "noise_limit": NOISE_LIMIT,
+        "scores": [
+            {"name": change.name, "before": change.old, "after": change.new, "verdict": change.verdict}
+            for change in difference.scores
+            if not change.is_noise
+        ],
+        "num_noise": sum(change.is_noise for change in difference.scores),
+        "files": [_file_to_json(file, difference) for file in difference.results],
+        "causes": [{**asdict(cause), "reaches": count} for cause, count in count_reached(difference).items()],
+    }
+
+
+def count_reached(difference: Difference) -> dict[Cause, int]:
+    """The causes of everything that changed beyond noise, with how many scores and rows each of them reaches."""
+    reached: dict[Cause, int] = {}
+    names = [change.name for change in difference.scores if not change.is_noise]
+    names += [
+        f"{file.path}: {change.key}"
+        for file in difference.results
+        for change in file.changes
+        if change.is_reversed or not change.is_noise
     ]
-    return _write_table("Scores", ["", "before", "now", "difference", "more than noise?"], rows)
+    for name in names:
+        for cause in difference.causes[name]:
+            reached[cause] = reached.get(cause, 0) + 1
+    return dict(sorted(reached.items(), key=lambda entry: -entry[1]))
 
 
-def _write_params(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    rows = [
-        [f"`{file}: {name}`", f"`{pair.get('old')}`", f"`{pair.get('new')}`"]
-        for file, values in params.items()
-        for name, pair in values.items()
-    ]
-    return _write_table("Params", ["", "before", "now"], rows)
+def _file_to_json(file: ResultFile, difference: Difference) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "title": file.title,
+        "counts": {
+            word: [file.counts_before.get(word, 0), file.counts_after.get(word, 0)]
+            for word in sorted({*file.counts_before, *file.counts_after})
+        },
+        "reversed": [
+            {
+                "key": change.key,
+                "before": change.old.word,
+                "after": change.new.word,
+                "verdict": describe_errors(change.num_errors),
+                "causes": [cause.subject for cause in difference.causes[f"{file.path}: {change.key}"]],
+            }
+            for change in file.reversed
+        ],
+        "groups": [describe_group(file, group, changes) for group, changes in file.groups.items()],
+        "num_new": file.num_new,
+        "num_gone": file.num_gone,
+    }
 
 
-def _write_data(old_lock: Mapping[str, Any], new_lock: Mapping[str, Any]) -> list[str]:
-    old, new = _list_outs(old_lock), _list_outs(new_lock)
-    rows = [
-        [f"`{path}`", _show_size(old.get(path)), _show_size(new.get(path))]
-        for path in dict.fromkeys([*new, *old])
-        if _show_size(old.get(path)) != _show_size(new.get(path))
-    ]
-    return _write_table("Data: outputs of another size", ["", "before", "now"], rows)
+def describe_group(file: ResultFile, group: str, changes: Sequence[ResultChange]) -> dict[str, Any]:
+    """Count what changed of a table: its cells, those beyond noise, and those with another word."""
+    largest = max((change.num_errors for change in changes if change.num_errors is not None), default=None)
+    return {
+        "group": group,
+        "size": file.group_sizes[group],
+        "changed": len(changes),
+        "beyond": sum(not change.is_noise for change in changes),
+        "reversed": sum(change.is_reversed for change in changes),
+        "largest": describe_errors(largest),
+    }
 
 
-def _write_minutes(changed: Iterable[str], durations: Mapping[str, Sequence[float]]) -> list[str]:
-    rows = []
-    for stage in changed:
-        seconds = durations.get(stage, ())
-        before = f"{seconds[-2] / 60:.2f}" if len(seconds) > 1 else ""
-        rows.append([f"`{stage}`", before, f"{seconds[-1] / 60:.2f}" if seconds else ""])
-    return _write_table("Minutes of the stages that were run", ["", "the time before", "now"], rows)
-
-
-def _write_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
-        return []
-    lines = [f"### {title}\n", f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    return [*lines, *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows), ""]
-
-
-def _list_outs(lock: Mapping[str, Any]) -> dict[str, Any]:
-    return {out["path"]: out for entry in lock.values() for out in entry.get("outs", [])}
-
-
-def _show_size(out: Mapping[str, Any] | None) -> str:
-    if out is None:
-        return ""
-    files = f"{out['nfiles']} files, " if "nfiles" in out else ""
-    size = out.get("size", 0)
-    return f"{files}{size / _MIB:.2f} MiB" if size >= _MIB else f"{files}{size} bytes"
-
-
-def _show(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
-def _show_difference(change: MetricChange) -> str:
-    return "" if change.old is None or change.new is None else f"{change.new - change.old:+.4g}"
+def _name_commit(root: Path, revision: str) -> str:
+    return _run(root, ["git", "rev-parse", "--short", "--verify", f"{revision}^{{commit}}"]).strip()
 
 
 def _read_number(pair: Mapping[str, Any], side: str) -> float | None:
     value = pair.get(side)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _read_locks(root: Path) -> dict[str, Any]:
-    """Read what every dvc.lock of the workspace holds, by stage address."""
-    listed = _run(root, ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*dvc.lock"])
-    locks = [(path, root / path) for path in sorted(set(listed.split("\0"))) if path]
-    return _join_locks((path, file.read_text(encoding="utf-8")) for path, file in locks if file.exists())
-
-
-def _read_locks_of(root: Path, commit: str) -> dict[str, Any]:
-    listed = _run(root, ["git", "ls-tree", "-r", "-z", "--name-only", commit])
-    locks = [path for path in listed.split("\0") if path.rpartition("/")[2] == "dvc.lock"]
-    return _join_locks((path, _run(root, ["git", "show", f"{commit}:./{path}"])) for path in locks)
-
-
-def _join_locks(locks: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    joined = {}
-    for path, text in locks:
-        folder = path.rpartition("/")[0]
-        for name, entry in YAML(typ="safe").load(StringIO(text)).get("stages", {}).items():
-            outs = [
-                out | {"path": posixpath.normpath(posixpath.join(folder, out["path"]))} for out in entry.get("outs", [])
-            ]
-            joined[f"{folder}/dvc.yaml:{name}" if folder else name] = entry | {"outs": outs}
-    return joined
 
 
 def _run_dvc(root: Path, *arguments: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from flows.timings import read_timings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_STAGE_LOG = Path("logs/timings.jsonl")
+STAGE_LOG = Path("logs/timings.jsonl")
 
 
 def record_duration(dvc_tmp: Path, address: str, wall_s: float) -> None:
@@ -30,7 +30,7 @@ def record_duration(dvc_tmp: Path, address: str, wall_s: float) -> None:
 
 def read_durations(dvc_tmp: Path) -> dict[str, float]:
     """Read the seconds of each stage's last run, by address."""
-    stage_log = {timing.stage: timing.wall_s for timing in read_timings(_STAGE_LOG)} if _STAGE_LOG.exists() else {}
+    stage_log = {timing.stage: timing.wall_s for timing in read_timings(STAGE_LOG)} if STAGE_LOG.exists() else {}
     return stage_log | {address: runs[-1] for address, runs in read_runs(dvc_tmp).items()}
 
 

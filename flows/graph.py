@@ -81,6 +81,13 @@ class Project:
         """DVC's own object, for modules that know DVC."""
         return self._repo
 
+    @property
+    def has_metrics(self) -> bool:
+        """Whether there is something that `dvc metrics` shows."""
+        return any(out.metric for out in self._repo.index.outs) or any(
+            metrics for metrics in self._repo.index._metrics.values()
+        )
+
     def get_stage(self, address: str) -> Any:
         """Return DVC's own object of a planned stage."""
         return self._stages[address]

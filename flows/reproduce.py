@@ -24,9 +24,10 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.cancellation import SERVER_FAULTS, CancelWatch
 from flows.checks import RunRefusedError, check_run
 from flows.coordinator import Coordinator
+from flows.difference import DifferenceError, compare_revisions
 from flows.durations import estimate, read_durations
 from flows.graph import GraphError, Project, StageNode
-from flows.publishing import publish_files, publish_links, publish_overview
+from flows.publishing import publish_difference, publish_files, publish_links, publish_overview
 from flows.schedule import Outcome, Schedule
 from flows.server import ServerError, ensure_server
 from flows.settings import Needs, Settings, SettingsError, read_settings
@@ -124,13 +125,15 @@ def reproduce(
         log.error("%s", error)
         return Failed(message=str(error))
     try:
-        publish_overview(stages, coordinator.schedule.outcomes, coordinator.seconds)
+        publish_overview(stages, coordinator.schedule.outcomes, coordinator.seconds, needs)
         patterns = _choose_patterns(settings, table_artifacts, image_artifacts)
         outs = [out for stage in stages for out in stage.outs]
         publish_files(patterns, outs)
-        if settings.link_artifacts:
-            with Project() as project:
+        with Project() as project:
+            if settings.link_artifacts:
                 publish_links(project, remote, settings.link_artifacts, outs)
+            if coordinator.seconds and (settings.compare or project.has_metrics):
+                _publish_difference(project, settings)
     except SERVER_FAULTS as error:  # what the stages made is there all the same
         log.warning("the server did not take all of the artifacts: %r", error)
     return _conclude(coordinator.schedule.outcomes, outdated)
@@ -236,6 +239,13 @@ def _find_outdated(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
             if node.address not in up_to_date
         }
     return {address: ", ".join(named) for address, named in changes.items() if named}
+
+
+def _publish_difference(project: Project, settings: Settings) -> None:
+    try:
+        publish_difference(compare_revisions(project.root, "HEAD", None, settings))
+    except DifferenceError as error:  # a project without a commit, for example
+        get_run_logger().warning("scores and verdicts are not compared with the last commit: %s", error)
 
 
 def _choose_patterns(

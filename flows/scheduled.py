@@ -16,15 +16,21 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
+from flows.actual import write_actual
+from flows.causes import RevisionError
 from flows.delivery import DeliveryError, commit_results
-from flows.difference import DifferenceError, write_difference
-from flows.durations import read_runs
+from flows.difference import DifferenceError, compare_revisions, write_file
+from flows.difference_text import write_markdown
+from flows.durations import STAGE_LOG, read_runs
 from flows.graph import GraphError, Project
 from flows.reproduce import reproduce
 from flows.settings import SettingsError, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from flows.difference import Difference
+    from flows.settings import Settings
 
 
 @flow(name="scheduled", persist_result=False, validate_parameters=True)
@@ -60,19 +66,42 @@ def scheduled(
         with Project() as project:
             root = project.root
             runs = read_runs(project.temporary)
-        text = write_difference(root, "HEAD", runs, noise_metric=settings.noise_metric)
+        difference = compare_revisions(root, "HEAD", None, settings)
+        text = write_markdown(difference, runs)
+        written = _write_for_report(root, difference, settings)
+        if written and state.is_completed():  # the report, with what the run took and changed
+            state = reproduce(targets=targets, keep_going=True, cpus=cpus, gpus=gpus, pool=pool, return_state=True)
         create_markdown_artifact(text, key="difference", description="what this run changed")
         subject = f"Results: {', '.join(f'{key} {value}' for key, value in (values or {}).items()) or 'as committed'}"
-        commit = commit_results(root, branch, f"{subject}\n\n{state.message}\n\n{text}")
+        outs = [out["path"] for entry in difference.locks.after.values() for out in entry["outs"]]
+        outs += [path.relative_to(root).as_posix() for path in written]
+        commit = commit_results(root, branch, f"{subject}\n\n{state.message}\n\n{text}", outs)
         if commit is not None and push_to is not None:
             # a lease, not --force: what somebody else has put there since the last fetch stays
             subprocess.run(["git", "push", "--force-with-lease", push_to, branch], cwd=root, check=True)
-    except (DeliveryError, DifferenceError, GraphError, SettingsError, subprocess.CalledProcessError) as error:
+    except (
+        DeliveryError,
+        DifferenceError,
+        GraphError,
+        RevisionError,
+        SettingsError,
+        subprocess.CalledProcessError,
+    ) as error:
         log.error("%s", error)
         return Failed(message=f"the results were not committed: {error}")
     if not state.is_completed():
         return Failed(message=str(state.message))
     return Completed(message=f"{branch} is at {commit[:10]}" if commit else "nothing changed")
+
+
+def _write_for_report(root: Path, difference: Difference, settings: Settings) -> list[Path]:
+    """Write what the run took and changed where a report reads it; nothing where no report does."""
+    written = []
+    if settings.actual_file and (root / STAGE_LOG).exists():
+        written.append(write_actual(root, root / STAGE_LOG, settings))
+    if settings.difference_file:
+        written.append(write_file(difference, settings, root))
+    return written
 
 
 def set_values(path: Path, values: Mapping[str, str]) -> None:

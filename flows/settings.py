@@ -5,14 +5,18 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _LISTS = ("table_artifacts", "image_artifacts", "link_artifacts")
 _NEEDS = ("cpus", "memory_gib", "gpus", "limit_s")
+_PATHS = ("difference_file", "actual_file")
+_COMPARED = ("title", "keys", "word", "number", "noise", "group", "source", "rows")
 
 
 class SettingsError(ValueError):
@@ -33,6 +37,27 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """Files of results of which two revisions are compared row by row, and what their columns mean."""
+
+    pattern: str
+    title: str
+    keys: tuple[str, ...]
+    """Columns that together name a row."""
+    word: str
+    """Column with what was found, in a word."""
+    number: str = ""
+    """Column with the number behind the word, and that with its standard error; empty where there is none."""
+    noise: str = ""
+    group: str = ""
+    """Column by which changes are counted."""
+    source: str = ""
+    """The file that a row was made of, from the folder of this one, with a column in braces; empty for this file."""
+    rows: str = ""
+    """Name of the list of rows in a JSON file; empty where the file is the list."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The block as it was read."""
 
@@ -47,6 +72,13 @@ class Settings:
     """Patterns of stage addresses (`train@*`, with or without the `folder/dvc.yaml:` of another folder) with what these
     stages need, in the order of the file.
     """
+    compare: tuple[Compared, ...] = ()
+    """Result files, in the order in which a difference shows them."""
+    difference_file: str = ""
+    """Where `python -m flows diff --write` and `python -m flows.timings --write` write, for a report; names in braces
+    are top-level values of params.yaml. Empty where nobody reads it.
+    """
+    actual_file: str = ""
 
     def find_needs(self, address: str, *, meta: Any, params: Mapping[str, Any]) -> Needs:
         """Join what a stage needs: the patterns that fit it, a later one over an earlier, and its own `meta: flows:`.
@@ -92,11 +124,11 @@ def read_settings(pyproject: Path) -> Settings:
         if key in _LISTS:
             if not (isinstance(value, list) and all(isinstance(pattern, str) for pattern in value)):
                 raise SettingsError(f"{pyproject}: tool.flows.{key} is {value!r}; expected a list of glob patterns")
-        elif key == "noise_metric":
+        elif key in ("noise_metric", *_PATHS):
             if not isinstance(value, str):
-                raise SettingsError(f"{pyproject}: tool.flows.noise_metric is {value!r}; expected a name")
-        elif key != "needs":
-            known = ", ".join((*_LISTS, "noise_metric"))
+                raise SettingsError(f"{pyproject}: tool.flows.{key} is {value!r}; expected a name")
+        elif key not in ("needs", "compare"):
+            known = ", ".join((*_LISTS, "noise_metric", *_PATHS, "compare"))
             raise SettingsError(f"{pyproject}: tool.flows.{key} is unknown; expected {known} or needs")
     needs = block.get("needs", {})
     if not isinstance(needs, dict):
@@ -106,11 +138,46 @@ def read_settings(pyproject: Path) -> Settings:
         image_artifacts=tuple(block.get("image_artifacts", ())),
         link_artifacts=tuple(block.get("link_artifacts", ())),
         noise_metric=block.get("noise_metric", "standard_error"),
+        compare=tuple(
+            _read_compared(pattern, value, where=f"{pyproject}: tool.flows.compare.{pattern}")
+            for pattern, value in block.get("compare", {}).items()
+        ),
+        difference_file=block.get("difference_file", ""),
+        actual_file=block.get("actual_file", ""),
         needs=tuple(
             (pattern, _check_needs(value, where=f"{pyproject}: tool.flows.needs.{pattern}"))
             for pattern, value in needs.items()
         ),
     )
+
+
+def fill_path(template: str, params: Path) -> Path:
+    """Put top-level values of params.yaml into `results/{scale}/actual.json`.
+
+    Raises:
+        SettingsError: the file has no such value.
+    """
+    values = YAML(typ="safe").load(params) or {} if params.exists() else {}
+    try:
+        return Path(template.format_map(values))
+    except KeyError as error:
+        raise SettingsError(
+            f"{template} of [tool.flows] names {error}, which is no top-level value of {params}"
+        ) from None
+
+
+def _read_compared(pattern: str, value: Any, *, where: str) -> Compared:
+    if not isinstance(value, dict) or not {"title", "keys", "word"} <= value.keys() <= set(_COMPARED):
+        raise SettingsError(
+            f"{where} is {value!r}; expected title, keys and word, and of {', '.join(_COMPARED)} what is there"
+        )
+    for name, part in value.items():
+        is_good = isinstance(part, list) and all(isinstance(key, str) for key in part)
+        if not (is_good if name == "keys" else isinstance(part, str)):
+            raise SettingsError(
+                f"{where}.{name} is {part!r}; expected {'a list of columns' if name == 'keys' else 'a text'}"
+            )
+    return Compared(pattern, **{**value, "keys": tuple(value["keys"])})
 
 
 def _read_param(wanted: str, params: Mapping[str, Any], address: str) -> Any:

@@ -1,9 +1,10 @@
 """Minutes per stage: the timing log as a table.
 
-python -m flows.timings [LOG]
+python -m flows.timings [LOG] [--write]
 
-The log has one JSON object a line: `stage`, `wall_s`, `cpu_s`, `peak_mib`; the last line of a stage counts. Instances
-of a foreach or matrix (`train@small`) are one row.
+The log has one JSON object a line: `stage`, `wall_s`, `cpu_s`, `peak_mib`, `finished`; the last line of a stage counts.
+Instances of a foreach or matrix (`train@small`) are one row. `--write` keeps what each stage took where a report finds
+it, with commit and machine (`flows/actual.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from flows.causes import RevisionError
+from flows.settings import SettingsError, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +43,8 @@ class StageTiming:
     cpu_s: float
     peak_mib: float
     """Memory of the largest instance."""
+    finished: str = ""
+    """When it ended, by the clock of the machine; empty for groups."""
 
 
 def read_timings(path: Path) -> list[StageTiming]:
@@ -52,7 +58,13 @@ def read_timings(path: Path) -> list[StageTiming]:
             record = json.loads(line)
             wall_s = float(record["wall_s"])
             timing = StageTiming(
-                str(record["stage"]), 1, wall_s, wall_s, float(record["cpu_s"]), float(record["peak_mib"])
+                str(record["stage"]),
+                1,
+                wall_s,
+                wall_s,
+                float(record["cpu_s"]),
+                float(record["peak_mib"]),
+                str(record.get("finished", "")),
             )
         except (ValueError, KeyError, TypeError) as error:
             _log.warning("%s:%d left out, not a timing record (%r): %.80s", path, number, error, line)
@@ -87,10 +99,19 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     parser = argparse.ArgumentParser(description="Minutes per stage.", allow_abbrev=False)
     parser.add_argument("log", nargs="?", type=Path, default=Path("logs/timings.jsonl"), metavar="LOG")
-    path: Path = parser.parse_args().log
+    parser.add_argument("--write", action="store_true", help="also where actual_file of [tool.flows] says")
+    args = parser.parse_args()
+    path: Path = args.log
     if not path.exists():
         _log.warning("no timings: %s does not exist; stages write it when they run", path)
         return
+    if args.write:
+        from flows.actual import write_actual  # which reads timings itself
+
+        try:
+            write_actual(Path(), path, read_settings(Path("pyproject.toml")))
+        except (RevisionError, SettingsError) as error:
+            sys.exit(str(error))
     write_table(group_timings(read_timings(path)), Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120))
 
 

@@ -11,7 +11,8 @@ from cambrian.runtime import parse_arguments, run_stage
 
 def main() -> None:
     """Write the report."""
-    args = parse_arguments(__doc__, tables=Path, figures=Path, data=Path, deviations=Path, output=Path)
+    inputs = ("tables", "figures", "data", "deviations", "forecast", "actual", "difference", "output")
+    args = parse_arguments(__doc__, **dict.fromkeys(inputs, Path))
     files = ParamsFiles()
     publish(
         rows={
@@ -23,6 +24,9 @@ def main() -> None:
         figures=args.figures,
         data=args.data,
         deviations=args.deviations,
+        forecast=args.forecast,
+        actual=args.actual,
+        difference=args.difference,
         output=args.output,
     )
 

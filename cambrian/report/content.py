@@ -11,6 +11,7 @@ from cambrian.artifacts import read_json, read_manifest
 from cambrian.interfaces import ArtifactError
 from cambrian.params import look_up, read_yaml
 from cambrian.report.config import read_tables_config
+from cambrian.report.costs import compare_costs
 from cambrian.report.draw import SPEC_SUFFIX, SVG_SUFFIX, read_figures_config
 from cambrian.report.published import read_published
 from cambrian.report.tabulate import CONTRADICTIONS_NAME, FINDINGS_NAME, INDEX_NAME, RUNS_NAME, SUMMARY_NAME
@@ -35,6 +36,9 @@ def gather_content(
     figures: Path,
     data: Path,
     deviations: Path,
+    forecast: Path,
+    actual: Path,
+    difference: Path,
 ) -> dict[str, Any]:
     """Everything that the report shows. `rows` are the tables `runs` and `adapters` of params.yaml.
 
@@ -67,6 +71,8 @@ def gather_content(
         "gates": _list_gates(data / "validated"),
         "deviations": read_markdown_table(deviations),
         "runs": _list_runs(rows, index, tables / RUNS_NAME),
+        "costs": compare_costs(forecast, actual),
+        "changes": read_json(difference),
     }
 
 

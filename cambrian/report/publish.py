@@ -27,14 +27,29 @@ def publish(
     figures: Path,
     data: Path,
     deviations: Path,
+    forecast: Path,
+    actual: Path,
+    difference: Path,
     output: Path,
 ) -> None:
     """Write report.html and report.pdf; equal inputs give equal bytes.
 
+    `actual` and `difference` are what `python -m flows.timings --write` and `python -m flows diff --write` wrote.
+
     Raises:
-        ArtifactError: tables, figures or deviations are missing or incomplete.
+        ArtifactError: an input is missing or incomplete.
     """
-    content = gather_content(rows=rows, scale=scale, tables=tables, figures=figures, data=data, deviations=deviations)
+    content = gather_content(
+        rows=rows,
+        scale=scale,
+        tables=tables,
+        figures=figures,
+        data=data,
+        deviations=deviations,
+        forecast=forecast,
+        actual=actual,
+        difference=difference,
+    )
     with write_folder(output, scale=scale) as folder:
         (folder / PAGE_NAME).write_text(render_page(content), encoding="utf-8")
         (folder / DOCUMENT_NAME).write_bytes(render_document(content))

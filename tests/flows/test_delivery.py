@@ -70,3 +70,17 @@ def test_results_of_code_that_is_in_no_commit_are_refused(repository: Path) -> N
 def test_the_branch_that_is_checked_out_is_left_alone(repository: Path) -> None:
     with pytest.raises(DeliveryError, match="main is checked out"):
         commit_results(repository, "main", "Results")
+
+
+def test_what_the_run_makes_and_git_holds_is_a_result(repository: Path) -> None:
+    (repository / "tables").mkdir()
+    (repository / "tables/one.csv").write_text("1\n")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "-m", "tables")
+    (repository / "tables/one.csv").write_text("2\n")
+    (repository / "tables/two.csv").write_text("3\n")
+    with pytest.raises(DeliveryError, match=r"tables/one\.csv was edited"):
+        commit_results(repository, "results", "Results")
+    commit_results(repository, "results", "Results", ["tables"])
+    assert git(repository, "show", "results:tables/one.csv") == "2"
+    assert git(repository, "show", "results:tables/two.csv") == "3"

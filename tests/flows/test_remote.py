@@ -199,8 +199,9 @@ def test_what_a_killed_coordinator_had_given_away_is_not_run_twice(
     assert project.dvc("status") == CLEAN
 
 
+@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_worker_without_network_for_a_while_finishes_its_stage(
-    project: DemoProject, slow: Path, workers: list[Worker]
+    seconds: int, project: DemoProject, slow: Path, workers: list[Worker]
 ) -> None:
     def cut() -> None:
         try:
@@ -209,7 +210,7 @@ def test_a_worker_without_network_for_a_while_finishes_its_stage(
                 worker.line.cut()
         finally:
             (slow / "slow.go").touch()  # it ends while nobody can hear of it
-        time.sleep(6)
+        time.sleep(seconds)
         for worker in workers:
             worker.line.mend()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,15 @@ from prefect.client.schemas.sorting import FlowRunSort
 import flows.process
 import flows.slots
 from flows.graph import Project
+from flows.leases import take_gpus
 from flows.reproduce import reproduce
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, REPOSITORY, DemoProject, stage
+from tests.flows.test_difference import make_two_runs, set_params
 from tests.interrupts import listen_to_ctrl_c
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from uuid import UUID
 
     from prefect.client.schemas.objects import State
@@ -259,6 +263,54 @@ def test_tables_and_images_of_this_run_become_artifacts(project: DemoProject) ->
     assert set(read_artifacts(run(table_artifacts=[], image_artifacts=[]))) == {"stages"}
 
 
+def test_scores_and_verdicts_against_the_last_commit_minutes_gpu_hours_and_the_report_are_shown(
+    project: DemoProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make_two_runs(project)
+    with (project.root / "pyproject.toml").open("a") as file:
+        file.write("[tool.flows.needs]\ntrain_b = {gpus = 1}\n")
+    text = (project.root / "pyproject.toml").read_text()
+    (project.root / "pyproject.toml").write_text(
+        text.replace("[tool.flows]", '[tool.flows]\nlink_artifacts = ["*.json"]')
+    )
+    project.dvc("repro", "--quiet")
+    project.commit()
+    set_params(project, scores={"a": 40, "b": 20})
+    state = run(gpus=["0"])
+    assert state.is_completed(), state.message
+    artifacts = read_artifacts(state)
+    (score,) = json.loads(artifacts["scores"])
+    assert score == {
+        "score": "b.json: score",
+        "before": 41,
+        "now": 20,
+        "more than noise?": "4.9 standard errors",
+        "because of": "params.yaml: scores.b, train_b",
+    }
+    counts = {(row["in"], row["verdict"]): (row["before"], row["now"]) for row in json.loads(artifacts["verdicts"])}
+    assert counts[("Verdicts", "agrees")] == (2, 1)
+    assert counts[("Verdicts", "differs")] == (0, 1)
+    assert counts[("Findings", "not supported")] == (1, 1)
+    (changed,) = json.loads(artifacts["changed-verdicts"])
+    assert (changed["what"], changed["before"], changed["now"]) == ("one / b", "agrees", "differs")
+    assert changed["because of"] == "params.yaml: scores.b, train_b"
+    took = {row["stage"]: row for row in json.loads(artifacts["stages"])}
+    assert took["train_a"]["state"] == "Cached"
+    assert took["train_b"]["minutes"] > 0
+    assert set(took["train_b"]) == {"stage", "state", "minutes", "gpu_hours"}
+    assert (project.root / "findings.json").as_uri() in artifacts["findings"]
+
+
+def test_gpu_hours_are_those_of_the_gpus_that_a_stage_held() -> None:
+    from flows.publishing import describe_costs
+    from flows.settings import Needs
+
+    needs = {"train": Needs(cpus=1, memory_gib=0, gpus=2, limit_s=None)}
+    assert describe_costs("train", {"train": 5400.0}, needs) == {"minutes": 90.0, "gpu_hours": 3.0}
+    assert describe_costs("collect", {}, needs) == {"minutes": 0.0, "gpu_hours": 0.0}
+
+
 def start_command(project: DemoProject, api: str, *arguments: str) -> subprocess.Popen[bytes]:
     """Start `python -m flows.reproduce` as a terminal would, in a process group of its own."""
     return subprocess.Popen(
@@ -314,12 +366,19 @@ def test_an_interrupt_leaves_no_process_and_the_next_run_goes_on(
     assert project.dvc("status") == CLEAN
 
 
-def test_cancel_in_the_ui_ends_the_stage(make_sleeper: Callable[[], DemoProject], prefect_server: str) -> None:
+def test_cancel_in_the_ui_ends_the_stage_and_frees_its_gpu(
+    make_sleeper: Callable[[], DemoProject], prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from prefect.states import Cancelling
 
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     project = make_sleeper()
-    command = start_command(project, prefect_server)
+    (project.root / "pyproject.toml").write_text("[tool.flows.needs]\nsleeper = {gpus = 1}\n")
+    command = start_command(project, prefect_server, "--gpus", "0")
     child = wait_for_child(project)
+    assert take_gpus(1, ("0",), holder="the test") is None
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)[0]
         client.set_flow_run_state(flow_run.id, Cancelling())
@@ -328,6 +387,9 @@ def test_cancel_in_the_ui_ends_the_stage(make_sleeper: Callable[[], DemoProject]
     assert ended is not None
     assert (ended.name, ended.message) == ("Cancelled", "3 stages: 1 Cancelled, 1 Completed, 1 Skipped")
     assert find_left(project, child) == []
+    (lease,) = take_gpus(1, ("0",), holder="the test") or [None]
+    assert lease is not None
+    lease.release()
 
 
 def test_the_command_line_reports_failure_by_its_status(diamond: DemoProject, prefect_server: str) -> None:

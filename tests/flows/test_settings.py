@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.settings import Needs, Settings, SettingsError, read_settings
+from flows.settings import Needs, Settings, SettingsError, fill_path, read_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,14 @@ def test_patterns_come_from_pyproject(tmp_path: Path) -> None:
 def test_without_a_block_or_a_file_nothing_is_set(tmp_path: Path) -> None:
     for path in (write(tmp_path, "[project]\n"), tmp_path / "none.toml"):
         assert read_settings(path) == Settings(
-            table_artifacts=(), image_artifacts=(), link_artifacts=(), noise_metric="standard_error", needs=()
+            table_artifacts=(),
+            image_artifacts=(),
+            link_artifacts=(),
+            noise_metric="standard_error",
+            compare=(),
+            difference_file="",
+            actual_file="",
+            needs=(),
         )
 
 
@@ -38,6 +45,16 @@ def test_without_a_block_or_a_file_nothing_is_set(tmp_path: Path) -> None:
         ('table_artifacts = "a.csv"', r"tool\.flows\.table_artifacts is 'a\.csv'; expected a list"),
         ("image_artifacts = [1]", r"tool\.flows\.image_artifacts is \[1\]; expected a list"),
         ("noise_metric = 1", r"tool\.flows\.noise_metric is 1; expected a name"),
+        ("actual_file = 1", r"tool\.flows\.actual_file is 1; expected a name"),
+        ('compare."a.csv" = {title = "A"}', r"compare\.a\.csv is .*; expected title, keys and word"),
+        (
+            'compare."a.csv" = {title = "A", keys = "id", word = "verdict"}',
+            r"compare\.a\.csv\.keys is 'id'; expected a list of columns",
+        ),
+        (
+            'compare."a.csv" = {title = "A", keys = ["id"], word = "verdict", effect = "x"}',
+            r"expected title, keys and word, and of title, keys, word, number",
+        ),
         ("needs = 3", r"tool\.flows\.needs is 3; expected a table"),
         ("needs.train = 3", r"tool\.flows\.needs\.train is 3; expected a table of cpus"),
         (
@@ -60,6 +77,9 @@ def make(**needs: dict[str, Any]) -> Settings:
         image_artifacts=(),
         link_artifacts=(),
         noise_metric="standard_error",
+        compare=(),
+        difference_file="",
+        actual_file="",
         needs=tuple(needs.items()),
     )
 
@@ -102,3 +122,11 @@ def test_a_param_that_is_no_number_is_refused(params: dict[str, Any], message: s
 def test_a_wrong_need_in_dvc_yaml_names_its_stage() -> None:
     with pytest.raises(SettingsError, match=r"dvc\.yaml: train@small: meta\.flows\.gpu is unknown"):
         make().find_needs("train@small", meta={"flows": {"gpu": 1}}, params={})
+
+
+def test_a_path_is_filled_with_values_of_params_yaml(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("scale: mini\n")
+    assert str(fill_path("results/{scale}/actual.json", params)) == "results/mini/actual.json"
+    with pytest.raises(SettingsError, match="names 'size', which is no top-level value"):
+        fill_path("results/{size}/actual.json", params)

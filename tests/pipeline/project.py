@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDERS = ("cambrian", "docs", "flows", "pipeline", "recordings", "scales", "stages")
-FILES = ("dvc.yaml", "params.yaml", ".dvcignore", "pyproject.toml")
+FILES = (
+    "dvc.yaml",
+    "params.yaml",
+    ".dvcignore",
+    "pyproject.toml",
+    "results/mini/actual.json",
+    "results/mini/difference.json",
+)
 
 
 class Project:
@@ -33,6 +40,7 @@ class Project:
             if source.is_dir():
                 shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
             else:
+                (folder / part).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, folder / part)
         for command in ("git init -q", "dvc init -q"):
             subprocess.run(command.split(), cwd=folder, check=True, env=self.environment)

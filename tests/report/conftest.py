@@ -25,6 +25,61 @@ if TYPE_CHECKING:
 FILES = ParamsFiles(ROOT)
 MISSING = ("sva-36", "midas-1200k")
 CONFIG = ReportConfig(min_standard_errors=2.0, seed_standard_deviation=1.4)
+FORECAST = {
+    "assumptions": {"hardware": {"name": "two slow cores"}},
+    "phases": {
+        "runs.clip-0m": {"stage": "finetune@clip-0m", "minutes": 0.5},
+        "runs.clip-558k": {"stage": "finetune@clip-558k", "minutes": 2.0},
+    },
+}
+ACTUAL = {
+    "stages": {
+        "finetune@clip-558k": {
+            "wall_s": 60.0,
+            "cpu_s": 100.0,
+            "peak_mib": 700,
+            "finished": "2026-11-26T18:00:00",
+            "commit": "abc1234",
+            "machine": "Some processor, 2 cores",
+        }
+    }
+}
+DIFFERENCE = {
+    "before": "abc1234",
+    "after": "workspace",
+    "noise_limit": 2.0,
+    "scores": [{"name": "scores.json: GQA", "before": 40.0, "after": 55.0, "verdict": "3.5 standard errors"}],
+    "num_noise": 7,
+    "files": [
+        {
+            "path": "results/small/tables/verdicts.csv",
+            "title": "Verdicts",
+            "counts": {"agrees": [3, 2], "differs": [4, 5]},
+            "reversed": [
+                {
+                    "key": "final / LLaVA / GQA",
+                    "before": "agrees",
+                    "after": "differs",
+                    "verdict": "3.5 standard errors",
+                    "causes": ["params.yaml: rate", "cambrian/training"],
+                }
+            ],
+            "groups": [
+                {
+                    "group": "final",
+                    "size": 9,
+                    "changed": 2,
+                    "beyond": 1,
+                    "reversed": 1,
+                    "largest": "3.5 standard errors",
+                }
+            ],
+            "num_new": 0,
+            "num_gone": 1,
+        }
+    ],
+    "causes": [{"kind": "param", "subject": "params.yaml: rate", "change": "0.1 -> 0.2", "reaches": 2}],
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +132,9 @@ class World:
             figures=figures,
             data=self.data,
             deviations=ROOT / "docs" / "deviations.md",
+            forecast=self.root / "forecast.json",
+            actual=self.root / "actual.json",
+            difference=self.root / "difference.json",
             output=output,
         )
 
@@ -99,6 +157,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     write_data(root / "data")
     runs = [run for run in files.rows("runs") if run not in MISSING]
     write_results(root / "results", runs, scale="small")
+    write_json(root / "forecast.json", FORECAST)
+    write_json(root / "actual.json", ACTUAL)
+    write_json(root / "difference.json", DIFFERENCE)
     write_replies(root / "results" / "cambrian-8b" / "replies.parquet", root / "data" / "benchmarks")
     return World(root, "small", {"runs": files.rows("runs"), "adapters": files.rows("adapters")})
 

@@ -10,6 +10,7 @@ import pytest
 from cambrian.interfaces import ArtifactError
 from cambrian.report.content import format_number, read_markdown_table
 from tests.report.conftest import MISSING, World
+from tests.report.fake import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,3 +124,39 @@ def test_a_page_without_a_table_is_refused(tmp_path: Path) -> None:
 )
 def test_numbers_are_written_for_readers(value: object, text: str) -> None:
     assert format_number(value, digits=1, signed=True) == text
+
+
+def test_actual_minutes_stand_beside_the_forecast_with_the_run_that_they_are_of(html: str) -> None:
+    text = read_text(html)
+    assert "finetune@clip-558k 2 1 0.50 abc1234" in text
+    assert "finetune@clip-0m 0.5 not measured – " in text
+    assert "Measured: 1 at commit abc1234 on Some processor, 2 cores, ended 2026-11-26T18:00:00" in text
+    assert "were forecast to take 2.0 minutes and took 1.0 , 0.50 times as long" in text.replace("1.0,", "1.0 ,")
+
+
+def test_what_changed_since_a_commit_stands_in_the_report_with_what_explains_it(html: str) -> None:
+    text = read_text(html)
+    assert "From abc1234 to the run that followed it" in text
+    assert "scores.json: GQA 40 55 3.5 standard errors" in text
+    assert "agrees 3 → 2, differs 4 → 5. 0 rows are new, 1 are gone." in text
+    assert "final / LLaVA / GQA agrees differs 3.5 standard errors params.yaml: rate, cambrian/training" in text
+    assert "param params.yaml: rate 0.1 -> 0.2 2" in text
+
+
+def test_before_the_first_run_the_report_says_that_nothing_was_measured_or_compared(
+    world: World, tables: Path, figures: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(world.data, tmp_path / "data")
+    other = World(tmp_path, world.scale, world.rows)
+    for name in ("actual", "difference"):
+        shutil.copyfile(ROOT / f"results/gpu/{name}.json", tmp_path / f"{name}.json")
+    shutil.copyfile(world.root / "forecast.json", tmp_path / "forecast.json")
+    other.publish(tables, figures, tmp_path / "report")
+    text = read_text((tmp_path / "report/report.html").read_text())
+    assert "No run has been measured at this scale" in text
+    assert "No two commits have been compared at this scale" in text
+    assert "finetune@clip-558k 2 not measured – " in text
+
+
+def read_text(html: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(Page(html).text))
