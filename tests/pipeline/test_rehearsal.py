@@ -48,15 +48,16 @@ def build(scale: str, connector: str, encoders: tuple[str, ...], llm: str) -> Mu
 @pytest.mark.parametrize(
     ("scale", "connector", "llm", "num_in_llm"),
     [
-        ("mini", "sva-in-llm", "llama-3-8b", 2),
+        ("mini", "sva-in-llm", "vicuna-7b", 2),
+        ("mini", "sva-in-llm-8b", "llama-3-8b", 2),
         ("gpu", "sva-in-llm", "vicuna-7b", 8),
         ("gpu", "sva-in-llm-34b", "hermes-yi-34b", 9),
-        ("paper", "sva-in-llm", "llama-3-8b", 10),
+        ("paper", "sva-in-llm-8b", "llama-3-8b", 10),
         ("paper", "sva-in-llm-13b", "vicuna-13b", 10),
         ("paper", "sva-in-llm-34b", "hermes-yi-34b", 9),
     ],
 )
-def test_the_final_models_are_built_without_memory(scale: str, connector: str, llm: str, num_in_llm: int) -> None:
+def test_models_with_aggregators_in_the_llm_are_built_without_memory(scale: str, connector: str, llm: str, num_in_llm: int) -> None:
     model = build(scale, connector, FOUR, llm)
     assert {tensor.device.type for tensor in model.parameters()} == {"meta"}
     assert len(model.aggregators) == num_in_llm
@@ -64,7 +65,7 @@ def test_the_final_models_are_built_without_memory(scale: str, connector: str, l
 
 
 def test_the_largest_scales_connector_for_8b_has_the_releases_tokens_and_windows() -> None:
-    model = build("paper", "sva-in-llm", FOUR, "llama-3-8b")
+    model = build("paper", "sva-in-llm-8b", FOUR, "llama-3-8b")
     assert model.num_image_positions == 600
     assert model.connector.window_sides == [1, 1, 1, 4]
     parts = {name: sum(parameter.numel() for parameter in part) for name, part in model.parts().items()}
@@ -80,7 +81,7 @@ def test_every_connector_fits_two_encoders_and_the_small_llm(scale: str) -> None
     assert len(connectors) >= 14
     llm = build_language_model_on_meta("vicuna-7b", backbones_of(scale), vocabulary=WORDS)
     outside = {name: value for name, value in connectors.items() if not name.startswith("sva-in-llm")}
-    assert len(outside) == len(connectors) - 3  # those inside are built above, each with its own LLM
+    assert len(outside) == len(connectors) - 4  # those inside are built above, each with its own LLM
     for name, connector in outside.items():
         values = {"encoders": FOUR[1::2], "connector": connector, "llm": "llm", "template": "turns"}
         config = parse_block(ModelConfig, values, where=name)
