@@ -57,7 +57,9 @@ def build(scale: str, connector: str, encoders: tuple[str, ...], llm: str) -> Mu
         ("paper", "sva-in-llm-34b", "hermes-yi-34b", 9),
     ],
 )
-def test_models_with_aggregators_in_the_llm_are_built_without_memory(scale: str, connector: str, llm: str, num_in_llm: int) -> None:
+def test_models_with_aggregators_inside_are_built_without_memory(
+    scale: str, connector: str, llm: str, num_in_llm: int
+) -> None:
     model = build(scale, connector, FOUR, llm)
     assert {tensor.device.type for tensor in model.parameters()} == {"meta"}
     assert len(model.aggregators) == num_in_llm
