@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+_NUM_REMEMBERED = 64
 Kind = Literal["param", "code", "data", "command", "stage"]
 
 
@@ -170,20 +172,37 @@ def read_locks(root: Path, revision: str | None) -> dict[str, Any]:
     for path in list_files(root, revision):
         if path.rpartition("/")[2] != "dvc.lock":
             continue
-        text = read_file(root, revision, path)
         folder = path.rpartition("/")[0]
-        for name, entry in (YAML(typ="safe").load(StringIO(text or "")) or {}).get("stages", {}).items():
+        stages = _parse(read_file(root, revision, path) or "")
+        pipeline = _parse(read_file(root, revision, f"{path.removesuffix('lock')}yaml") or "")
+        for name, entry in stages.items():
+            # paths of a lock start where the stage's command does, which only dvc.yaml says
+            start = posixpath.join(folder, _find_wdir(pipeline.get(name.partition("@")[0])))
             joined[f"{folder}/dvc.yaml:{name}" if folder else name] = {
                 "cmd": entry.get("cmd", ""),
-                "deps": _place(folder, entry.get("deps", ())),
-                "outs": _place(folder, entry.get("outs", ())),
+                "deps": _place(start, entry.get("deps", ())),
+                "outs": _place(start, entry.get("outs", ())),
                 "params": {
-                    f"{posixpath.normpath(posixpath.join(folder, file))}: {name}": value
+                    f"{posixpath.normpath(posixpath.join(start, file))}: {name}": value
                     for file, values in entry.get("params", {}).items()
                     for name, value in values.items()
                 },
             }
     return joined
+
+
+@lru_cache(maxsize=_NUM_REMEMBERED)
+def _parse(text: str) -> Mapping[str, Any]:
+    """Read the stages of a dvc.yaml or dvc.lock; most are the same in two revisions, and parsing one takes seconds."""
+    read: Mapping[str, Any] = YAML(typ="safe").load(StringIO(text)) or {}
+    stages: Mapping[str, Any] = read.get("stages") or {}
+    return stages
+
+
+def _find_wdir(stage: Mapping[str, Any] | None) -> str:
+    if stage is None:
+        return ""
+    return str(stage.get("do", stage).get("wdir", ""))
 
 
 def _place(folder: str, paths: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

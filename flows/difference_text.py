@@ -68,7 +68,7 @@ def _write_groups(file: ResultFile) -> list[str]:
         for entry in sorted(found, key=lambda entry: -entry["beyond"])
         if entry["beyond"] or entry["reversed"]
     ]
-    header = ["", "rows", "changed", "beyond noise or of unknown noise", f"another {file.title.lower()}", "largest"]
+    header = ["", "rows", "changed", "beyond noise or of unknown noise", "another verdict", "largest"]
     return _write_table(f"Tables, by {file.path}", header, rows)
 
 
