@@ -13,7 +13,7 @@ from cambrian.runtime import parse_arguments, run_stage
 
 def main() -> None:
     """Draw all figures."""
-    args = parse_arguments(__doc__, results=Path, data=Path, output=Path)
+    args = parse_arguments(__doc__, results=Path, analyses=Path, data=Path, output=Path)
     files = ParamsFiles()
     rows = {"runs": files.rows("runs"), "adapters": files.rows("adapters")}
     connectors = {row["connector"] for row in rows["adapters"].values()}
@@ -23,6 +23,7 @@ def main() -> None:
         samples_per_record=files.count("samples_per_record"),
         scale=files.scale,
         results=args.results,
+        analyses=args.analyses,
         data=args.data,
         connectors={name: files.meaning("connectors", name, ConnectorFacts) for name in sorted(connectors)},
         backbones={name: files.meaning("backbones", name, BackboneMeaning) for name in sorted(backbones)},

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from cambrian.evaluation.config import EvaluationConfig
+from cambrian.evaluation.config import EvaluatedRun, EvaluationConfig
 from cambrian.evaluation.runner import evaluate_run
 from cambrian.evaluation.subjects import OwnModel
 from cambrian.params import ParamsFiles
 from cambrian.runtime import RuntimeConfig, parse_arguments, run_stage
-
-
-class EvaluatedRun(BaseModel):
-    """The one value of a run's row that this stage reads; the others made the model."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-    use_images: bool
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from cambrian.runtime import parse_arguments, run_stage
 
 def main() -> None:
     """Tabulate the results of all runs."""
-    args = parse_arguments(__doc__, results=Path, data=Path, catalog=Path, prompts=Path, output=Path)
+    args = parse_arguments(__doc__, results=Path, analyses=Path, data=Path, catalog=Path, prompts=Path, output=Path)
     files = ParamsFiles()
     rows = {"runs": files.rows("runs"), "adapters": files.rows("adapters")}
     config = read_tables_config()
@@ -41,6 +41,7 @@ def main() -> None:
         samples_per_record=files.count("samples_per_record"),
         scale=files.scale,
         results=args.results,
+        analyses=args.analyses,
         data=args.data,
         catalog=args.catalog,
         prompts=args.prompts,

@@ -23,8 +23,8 @@ from cambrian.params import Params
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from cambrian.chat.attention import LayerShares
     from cambrian.chat.talker import Answer, Talker
+    from cambrian.evaluation.attention import LayerShares
 
 MAX_REQUEST_BYTES = 32 << 20
 """Of one question with its pictures, which are a third larger in a request than as files."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
-from cambrian.chat.attention import LayerShares, record_shares
 from cambrian.chat.dialogue import encode_dialogue
 from cambrian.data.images import preprocess
 from cambrian.data.tokenizer import read_tokenizer
+from cambrian.evaluation.attention import LayerShares, record_shares
 from cambrian.interfaces import IGNORE_LABEL, ArtifactError, Batch, ImageBatch, RecordError
 from cambrian.models.generation import generate
 from cambrian.models.weights import read_model, read_stored

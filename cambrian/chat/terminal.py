@@ -12,8 +12,8 @@ from cambrian.interfaces import ArtifactError, RecordError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cambrian.chat.attention import LayerShares
     from cambrian.chat.talker import Answer, Talker
+    from cambrian.evaluation.attention import LayerShares
 
 _PROMPT = "> "
 

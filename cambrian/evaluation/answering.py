@@ -51,6 +51,11 @@ class OwnAnswerer:
         closing = tokenizer.encode(template.assistant_end)
         self._end_id = closing[-1] if closing else tokenizer.end_id
 
+    @property
+    def model(self) -> MultimodalModel:
+        """The model itself, on its device."""
+        return self._model
+
     def length(self, prompt: Prompt) -> int:
         """How many positions a prompt has, those of its image included.
 

@@ -1,10 +1,10 @@
-"""The evaluation block of scales/<scale>.yaml."""
+"""The evaluation block of scales/<scale>.yaml, and what evaluation reads of a run's row."""
 
 from __future__ import annotations
 
 from string import Formatter
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cambrian.params import Params
 
@@ -50,3 +50,19 @@ class EvaluationConfig(Params):
     again. Outside DVC's outputs."""
     prompts: dict[str, PromptConfig]
     """One entry per score; the scores listed here are the ones evaluated."""
+
+
+class EvaluatedRun(BaseModel):
+    """The one value of a run's row that evaluation reads; the others made the model."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    use_images: bool
+
+
+class AttentionConfig(Params):
+    """Where the attention that each encoder gets is measured (paper, NeurIPS table 22)."""
+
+    benchmarks: list[str] = Field(min_length=1)
+    """Scores whose items are asked."""
+    batch_size: int = Field(gt=0)

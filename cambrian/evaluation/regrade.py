@@ -1,7 +1,7 @@
 """`cambrian regrade RUN ...`: stored replies by the paper's rules, by strict ones and by a judge, side by side.
 
 One set of raw replies, several readings: what is between two columns is measuring, not model. Items whose labels are
-disputed (disputed.yaml) are scored with and without.
+disputed (disputed.yaml) are scored with and without, as are items whose picture is among the training images.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cambrian.artifacts import read_manifest
+from cambrian.data.image_facts import digest_image
 from cambrian.evaluation.benchmarks.registry import find_benchmark, read_items
 from cambrian.evaluation.compare import read_answers
 from cambrian.evaluation.config import EvaluationConfig
 from cambrian.evaluation.judge import Judge
-from cambrian.evaluation.metrics import score_credits
+from cambrian.evaluation.metrics import group_values, mean_of_strata, score_credits
 from cambrian.evaluation.scoring import find_texts
+from cambrian.evaluation.statistics import paired_changes
 from cambrian.evaluation.strict import strict_rule
 from cambrian.interfaces import ArtifactError
 from cambrian.params import ParamsFiles, read_yaml
@@ -43,17 +45,30 @@ class Readings:
     """On which the score rests."""
     published: float
     """By the paper's rules."""
+    standard_error: float
+    """Of the score by the paper's rules."""
     strict: float
+    strict_error: float
     difference: float
     """Strict less published."""
+    difference_error: float
+    """Over paired groups."""
     replies_read_differently: int
     disputed_items: int
     without_disputed_items: float | None
     """By the paper's rules, without the items whose labels are disputed; None where they are all of them."""
+    leaked_items: int
+    """Whose picture looks like one of the training images."""
+    without_leaked_items: float | None
+    """By the paper's rules, on the clean part; None where nothing is clean."""
+    without_leaked_error: float | None
     judge: float | None
     """None where no judge was named."""
+    judge_error: float | None
     judge_difference: float | None
     """Judge less published."""
+    judge_difference_error: float | None
+    """Over paired groups."""
 
 
 def regrade(
@@ -61,9 +76,12 @@ def regrade(
     items: Mapping[str, Sequence[Item]],
     *,
     disputed: Mapping[str, frozenset[str]],
+    leaked: Mapping[str, frozenset[str]],
     judge: Judge | None,
 ) -> list[Readings]:
     """Every score of one run in every reading; items without a public answer are left out.
+
+    `disputed` and `leaked` are ids of items, by score.
 
     Raises:
         ArtifactError: an item has no reply or two, or the judge cannot be asked.
@@ -75,7 +93,16 @@ def regrade(
         texts = find_texts(members, answers.replies[name], with_image=answers.with_image)
         pairs = [(item, text) for item, text in zip(members, texts, strict=True) if item.answers]
         if pairs:
-            found.append(_read_score(answers.name, name, pairs, disputed.get(name, frozenset()), judge))
+            found.append(
+                _read_score(
+                    answers.name,
+                    name,
+                    pairs,
+                    disputed=disputed.get(name, frozenset()),
+                    leaked=leaked.get(name, frozenset()),
+                    judge=judge,
+                )
+            )
     return found
 
 
@@ -89,10 +116,39 @@ def read_disputed(benchmarks: Path) -> dict[str, frozenset[str]]:
     }
 
 
+def read_leaked(path: Path, items: Mapping[str, Sequence[Item]]) -> dict[str, frozenset[str]]:
+    """Ids of the items whose picture looks like a training image, by score; `path` is what the gate of a mix wrote.
+
+    Raises:
+        ArtifactError: the file is missing or is not one of test pictures, or it has not seen an item's picture.
+    """
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.ParquetFile(path).read(columns=["digest", "training_images"]).to_pylist()
+        training_images = {row["digest"]: row["training_images"] for row in rows}
+    except (OSError, KeyError, pyarrow.ArrowInvalid) as error:
+        raise ArtifactError(f"{path} is not a gate's list of test pictures ({error}): run `dvc repro`") from error
+    leaked = {}
+    for name, members in items.items():
+        digests = {item.id: digest_image(item.image) for item in members if item.image is not None}
+        unseen = [item_id for item_id, digest in digests.items() if digest not in training_images]
+        if unseen:
+            raise ArtifactError(
+                f"{path} does not know the picture of {unseen[0]} and of {len(unseen) - 1} others: the benchmarks have "
+                "changed since the gate compared them; run `dvc repro`"
+            )
+        leaked[name] = frozenset(item_id for item_id, digest in digests.items() if training_images[digest])
+    return leaked
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `cambrian regrade`."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run of params.yaml, or a folder with its replies")
     parser.add_argument("--csv", type=Path, help="a file for the table")
+    parser.add_argument(
+        "--leakage", type=Path, help="a gate's data/SCALE/leakage/MIX.parquet: scores the clean part too"
+    )
     parser.add_argument("--judge", help="the name of a model behind OPENAI_BASE_URL")
     parser.add_argument(
         "--recordings", type=Path, default=Path("judgements.jsonl"), help="what the judge said (default: %(default)s)"
@@ -107,12 +163,12 @@ def run(arguments: argparse.Namespace) -> None:
     config = files.block("evaluation", EvaluationConfig)
     items = {name: read_items(folder, name, prompt) for name, prompt in config.prompts.items()}
     judge = Judge(arguments.judge, arguments.recordings) if arguments.judge is not None else None
+    leaked = {} if arguments.leakage is None else read_leaked(arguments.leakage, items)
+    results = Path("results") / files.scale / "runs"
     rows = [
         row
         for name in arguments.runs
-        for row in regrade(
-            read_answers(name, Path("results") / files.scale / "runs"), items, disputed=disputed, judge=judge
-        )
+        for row in regrade(read_answers(name, results), items, disputed=disputed, leaked=leaked, judge=judge)
     ]
     if arguments.csv is not None:
         write_readings(arguments.csv, rows)
@@ -132,43 +188,69 @@ def format_readings(rows: Sequence[Readings]) -> str:
     """The table as text."""
     lines = [
         f"{'run':20} {'score':12}{'items':>6}{'paper':>8}{'strict':>8}{'diff':>7}{'replies':>8}{'judge':>8}"
-        f"{'undisputed':>11}"
+        f"{'undisputed':>11}{'clean':>8}"
     ]
     for row in rows:
-        judged = "" if row.judge is None else f"{row.judge:.1f}"
-        undisputed = "" if row.without_disputed_items is None else f"{row.without_disputed_items:.1f}"
+        judged, undisputed, clean = (
+            "" if value is None else f"{value:.1f}"
+            for value in (row.judge, row.without_disputed_items, row.without_leaked_items)
+        )
         lines.append(
             f"{row.run:20} {row.score:12}{row.items:6}{row.published:8.1f}{row.strict:8.1f}{row.difference:+7.1f}"
-            f"{row.replies_read_differently:8}{judged:>8}{undisputed:>11}"
+            f"{row.replies_read_differently:8}{judged:>8}{undisputed:>11}{clean:>8}"
         )
     return "\n".join(lines) + "\n"
 
 
 def _read_score(
-    run: str, name: str, pairs: Sequence[tuple[Item, str]], disputed: frozenset[str], judge: Judge | None
+    run: str,
+    name: str,
+    pairs: Sequence[tuple[Item, str]],
+    *,
+    disputed: frozenset[str],
+    leaked: frozenset[str],
+    judge: Judge | None,
 ) -> Readings:
     benchmark = find_benchmark(name)
     items, texts = [item for item, _ in pairs], [text for _, text in pairs]
     published = [benchmark.match(text, item) for item, text in pairs]
     rule = strict_rule(benchmark.match)
     strict = [rule(text, item) for item, text in pairs]
-    kept = [number for number, item in enumerate(items) if item.id not in disputed]
     judged = judge.grade(items, texts) if judge is not None else None
 
-    def score(credits_: Sequence[float], numbers: Sequence[int] = range(len(items))) -> float:
-        return score_credits(benchmark.metric, [items[n] for n in numbers], [credits_[n] for n in numbers])[0]
+    def without(ids: frozenset[str]) -> tuple[float, float] | tuple[None, None]:
+        kept = [(item, credit) for item, credit in zip(items, published, strict=True) if item.id not in ids]
+        return score_credits(benchmark.metric, *zip(*kept, strict=True)) if kept else (None, None)
 
-    by_judge = None if judged is None else score(judged)
+    def change(credits_: Sequence[float]) -> tuple[float, float]:
+        first, second = (group_values(benchmark.metric, items, values) for values in (published, credits_))
+        mean, error = mean_of_strata(paired_changes(first, second))
+        return benchmark.metric.full_marks * mean, benchmark.metric.full_marks * error
+
+    score, error = score_credits(benchmark.metric, items, published)
+    strict_score, strict_error = score_credits(benchmark.metric, items, strict)
+    difference, difference_error = change(strict)
+    by_judge = (None, None) if judged is None else score_credits(benchmark.metric, items, judged)
+    judge_change = (None, None) if judged is None else change(judged)
+    clean, clean_error = without(leaked)
     return Readings(
         run=run,
         score=name,
         items=len(items),
-        published=score(published),
-        strict=score(strict),
-        difference=score(strict) - score(published),
+        published=score,
+        standard_error=error,
+        strict=strict_score,
+        strict_error=strict_error,
+        difference=difference,
+        difference_error=difference_error,
         replies_read_differently=sum(one != two for one, two in zip(published, strict, strict=True)),
-        disputed_items=len(items) - len(kept),
-        without_disputed_items=score(published, kept) if kept else None,
-        judge=by_judge,
-        judge_difference=None if by_judge is None else by_judge - score(published),
+        disputed_items=sum(item.id in disputed for item in items),
+        without_disputed_items=without(disputed)[0],
+        leaked_items=sum(item.id in leaked for item in items),
+        without_leaked_items=clean,
+        without_leaked_error=clean_error,
+        judge=by_judge[0],
+        judge_error=by_judge[1],
+        judge_difference=judge_change[0],
+        judge_difference_error=judge_change[1],
     )

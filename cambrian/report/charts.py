@@ -302,6 +302,35 @@ def draw_examples() -> Drawing:
     return Drawing([images, texts.encode(x=x, y=y, text="text:N")], facet=None)
 
 
+def draw_prompt_examples() -> Drawing:
+    """Figure 14."""
+    return _draw_pictures(columns=2, height=480)
+
+
+def draw_engine_example() -> Drawing:
+    """Figure 16."""
+    return _draw_pictures(columns=1, height=130)
+
+
+def draw_dialogues() -> Drawing:
+    """Figure 19."""
+    return _draw_pictures(columns=2, height=660)
+
+
+def _draw_pictures(*, columns: int, height: int) -> Drawing:
+    """Pictures with lines of text to their right, on a grid of rows and columns."""
+    import altair as alt
+
+    width = 370
+    place = {"x": alt.X("column:O", axis=None), "y": alt.Y("row:O", axis=None)}
+    size = _chart(width=width * columns, height=height)
+    images = size.mark_image(width=96, height=96, align="left", xOffset=-width / 2 + 4).encode(**place, url="image:N")
+    texts = size.mark_text(
+        align="left", baseline="middle", dx=-width / 2 + 110, fontSize=11, lineBreak="\n", lineHeight=14
+    )
+    return Drawing([images, texts.encode(**place, text="text:N")], facet=None)
+
+
 def draw_unfreezing() -> Drawing:
     """Figure 13."""
     import altair as alt
@@ -357,6 +386,9 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "final": draw_final,
     "examples": draw_examples,
     "unfreezing": draw_unfreezing,
+    "prompt_examples": draw_prompt_examples,
+    "engine_example": draw_engine_example,
+    "dialogues": draw_dialogues,
     "losses": draw_losses,
 }
 

@@ -81,6 +81,46 @@ class FactTables(Params):
     catalog_names: dict[str, str]
 
 
+class ProbeRow(Params):
+    """One row of the table of linear probes."""
+
+    row: list[Key]
+    encoder: str
+    run: str
+    """In the standard setting, with this encoder alone."""
+
+
+class ProbeTable(Params):
+    """The table of linear probes."""
+
+    rows: list[ProbeRow]
+    added: list[ProbeRow]
+    """Rows of ours, which the printed table does not have."""
+
+
+class AttentionTable(Params):
+    """The run whose attention is shown, and its encoders and benchmarks by their printed names."""
+
+    run: str
+    encoders: dict[str, str]
+    benchmarks: dict[str, str]
+
+
+class GradingTable(Params):
+    """The graded runs by their printed names, and scores whose printed names differ."""
+
+    runs: dict[str, str]
+    scores: dict[str, str]
+
+
+class AnswerMachineTable(Params):
+    """The two runs that differ in format prompts alone, and runs whose dialogues may be shown, the largest first."""
+
+    with_prompts: str
+    without_prompts: str
+    talkers: list[str]
+
+
 class TablesConfig(Params):
     """tables.yaml."""
 
@@ -94,6 +134,10 @@ class TablesConfig(Params):
     cvbench_tasks: dict[str, str]
     backbones: list[BackboneRow]
     leakage: LeakageTable
+    probes: ProbeTable
+    attention: AttentionTable
+    grading: GradingTable
+    answer_machine: AnswerMachineTable
     mixes: MixNames
     facts: FactTables
     counted_tables: list[str]

@@ -76,7 +76,7 @@ def make_backbone_table(
                 run=None,
                 status="not attempted" if backbone is None else "reproduced",
                 published={column: printed.cell(values, column) for column in [*shown, "patch", "tokens"]},
-                reproduced={} if backbone is None else _backbone_facts(meanings[backbone]),
+                reproduced={} if backbone is None else backbone_facts(meanings[backbone]),
             )
         )
     assert set(columns) >= {"group", "supervision", "patch", "tokens"}
@@ -205,7 +205,8 @@ def count_tasks(benchmarks: Path) -> tuple[dict[str, int], dict[str, list[str]]]
     return counts, {task: sorted(names) for task, names in sources.items()}
 
 
-def _backbone_facts(meaning: BackboneMeaning) -> dict[str, Cell]:
+def backbone_facts(meaning: BackboneMeaning) -> dict[str, Cell]:
+    """What a backbone's name means at a scale, in the columns of tables 6 and 7."""
     arguments = meaning.model_args
     patch, dims = arguments.get("patch_size"), arguments.get("dims")
     side = meaning.spec.get("image", {}).get("side")

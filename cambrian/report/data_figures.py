@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import csv
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from cambrian.interfaces import CATEGORIES
+from cambrian.data.shards import ImageStore
+from cambrian.interfaces import CATEGORIES, IMAGE_PLACEHOLDER
 from cambrian.report.counts import CVBENCH_SCORES, read_records_by_source
 from cambrian.report.published import AVERAGE, look_up_table
 from cambrian.report.score_figures import PUBLISHED, REPRODUCED, mean_of, read_number
 from cambrian.report.tables import round_cell
+from cambrian.report.talk import image_address, place_example, wrap_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,6 +135,34 @@ def list_examples(results: Path, data: Path, config: TablesConfig) -> Rows:
     return rows
 
 
+def list_engine_example(engine: Path) -> Rows:
+    """Figure 16: the first sample with a picture that the data engine made, with the page that it is from."""
+    records_path = engine / "records.jsonl"
+    if not records_path.is_file():
+        return []
+    origins = {row["id"]: row for row in _read_lines(engine / "provenance.jsonl")}
+    for record in _read_lines(records_path):
+        if record.get("image"):
+            origin = origins[record["id"]]
+            with ImageStore(engine) as images:
+                picture = images.read(record["image"])
+            said = [turn["value"].replace(IMAGE_PLACEHOLDER, "").strip() for turn in record["conversations"]]
+            lines = [f"{origin['topic']}, section {origin['section']}", f"caption: {origin['caption']}"]
+            return [
+                {
+                    **place_example(0),
+                    "topic": origin["topic"],
+                    "page": origin["page"],
+                    "caption": origin["caption"],
+                    "question": said[0],
+                    "answer": said[1],
+                    "text": wrap_lines(*lines, f"– {said[0]}", f"» {said[1]}"),
+                    "image": image_address(picture),
+                }
+            ]
+    return []
+
+
 def list_losses(results: Path, runs: Sequence[str], config: TablesConfig) -> Rows:
     """The loss of every run's second phase, averaged over stretches of steps."""
     named = {
@@ -191,8 +221,12 @@ def _example_row(
         "answer": item["choices"][place],
         "reply": replies[item_id, True]["reply"],
         "reply_without_image": "" if blind is None else blind["reply"],
-        "image": "data:image/png;base64," + base64.b64encode(item["image"]["bytes"]).decode(),
+        "image": image_address(item["image"]["bytes"]),
     }
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _items_by_task(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cambrian.artifacts import write_folder, write_json
 from cambrian.params import Params, parse_block, read_yaml
-from cambrian.report import data_figures, score_figures
+from cambrian.report import data_figures, score_figures, talk
 from cambrian.report.charts import DRAWINGS, VEGALITE_VERSION, render_spec, render_template
 from cambrian.report.config import read_tables_config
 from cambrian.report.counts import count_tasks
@@ -61,6 +61,7 @@ def draw(
     samples_per_record: int,
     scale: str,
     results: Path,
+    analyses: Path,
     data: Path,
     connectors: Mapping[str, ConnectorFacts],
     backbones: Mapping[str, BackboneMeaning],
@@ -75,7 +76,12 @@ def draw(
         ArtifactError: scores or data that are there are broken.
     """
     rows_by_figure = list_rows(
-        rows=rows, samples_per_record=samples_per_record, scale=scale, results=results, data=data
+        rows=rows,
+        samples_per_record=samples_per_record,
+        scale=scale,
+        results=results,
+        analyses=analyses,
+        data=data,
     )
     published = read_published()
     counts, sources = count_tasks(data / "benchmarks")
@@ -120,11 +126,13 @@ def list_rows(
     samples_per_record: int,
     scale: str,
     results: Path,
+    analyses: Path,
     data: Path,
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of every figure."""
     published, config = read_published(), read_tables_config()
     runs = list(rows["runs"])
+    dialogues = data / "analysis_sets" / "dialogues" / "dialogues.parquet"
     scores, _ = average_seeds(read_scores(results, runs, published, scale=scale), group_seeds(rows["runs"]))
     return {
         "images": score_figures.list_image_panel(scores, config, published),
@@ -140,5 +148,8 @@ def list_rows(
         "sources": data_figures.list_sources(config, published, data, samples_per_record),
         "cumulative": data_figures.list_cumulative(config, published, data, samples_per_record),
         "examples": data_figures.list_examples(results, data, config),
+        "prompt_examples": talk.list_prompt_examples(config.answer_machine, analyses, dialogues, scale=scale),
+        "engine_example": data_figures.list_engine_example(data / "engine"),
+        "dialogues": talk.list_dialogues(config.answer_machine, analyses, dialogues, scale=scale),
         "losses": data_figures.list_losses(results, runs, config),
     }

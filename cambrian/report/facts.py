@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cambrian.params import read_yaml
 from cambrian.report.published import look_up_table
-from cambrian.report.tables import Row, Table
+from cambrian.report.tables import Row, Table, cell_differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,24 +153,13 @@ def _make_table(
                 status="reproduced" if ours else "not attempted",
                 published=theirs,
                 reproduced=ours,
-                difference=_differences(theirs, ours),
+                difference=cell_differences(theirs, ours),
             )
             for key, theirs, ours in lines
         ],
         notes=list(printed.notes),
         own_notes=[note],
     )
-
-
-def _differences(theirs: Mapping[str, Cell], ours: Mapping[str, Cell]) -> dict[str, float]:
-    """Ours less theirs where both are numbers."""
-    differences = {}
-    for column, value in ours.items():
-        printed = theirs.get(column)
-        numbers = [cell for cell in (printed, value) if isinstance(cell, int | float) and not isinstance(cell, bool)]
-        if len(numbers) == 2:
-            differences[column] = round(float(numbers[1]) - float(numbers[0]), 8)
-    return differences
 
 
 def _names(cell: Cell) -> list[Any]:

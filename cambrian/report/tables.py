@@ -12,7 +12,7 @@ from cambrian.report.published import AVERAGE, look_up_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cambrian.report.config import RankingTable, ScoreTable, TableRow
+    from cambrian.report.config import RankingTable, ScoreTable
     from cambrian.report.published import Cell, Published, PublishedTable
     from cambrian.report.scores import RunScores
 
@@ -92,7 +92,7 @@ def make_score_table(
     """
     printed = look_up_table(published, table_id)
     columns = [column for column in printed.columns if column not in config.keys]
-    run_of_row = {_printed_place(printed, config.keys, row): row.run for row in config.rows}
+    run_of_row = {printed_place(printed, config.keys, row.row): row.run for row in config.rows}
     rows = []
     for place, values in enumerate(printed.rows):
         keys = [printed.cell(values, key) for key in config.keys]
@@ -119,7 +119,7 @@ def make_ranking_table(
     """Ranks within each half of the backbones; published ranks are counted anew among the rows that we have."""
     printed = look_up_table(published, "rankings")
     keys = ["half", "model", "architecture"]
-    run_of_row = {_printed_place(printed, keys, row): row.run for row in config.runs}
+    run_of_row = {printed_place(printed, keys, row.row): row.run for row in config.runs}
     columns = list(RANK_COLUMNS)
     reproduced: dict[int, dict[str, Cell]] = {}
     expected: dict[int, dict[str, float]] = {}
@@ -173,20 +173,36 @@ def round_cell(value: float | None) -> float | None:
     return None if value is None else round(value, NUM_DIGITS) + 0.0  # no negative zero
 
 
+def printed_place(printed: PublishedTable, keys: Sequence[str], row: Sequence[Cell]) -> int:
+    """Where a printed table has the row that these values of its keys name.
+
+    Raises:
+        ValueError: they name no printed row, or two.
+    """
+    found = printed.find_rows(keys, row)
+    if len(found) != 1:
+        raise ValueError(
+            f"tables.yaml: {printed.id}: row {list(row)} names {len(found)} printed rows, expected one; keys are {keys}"
+        )
+    return printed.rows.index(found[0])
+
+
+def cell_differences(theirs: Mapping[str, Cell], ours: Mapping[str, Cell]) -> dict[str, float]:
+    """Ours less theirs where both are numbers."""
+    differences = {}
+    for column, value in ours.items():
+        printed = theirs.get(column)
+        numbers = [cell for cell in (printed, value) if isinstance(cell, int | float) and not isinstance(cell, bool)]
+        if len(numbers) == 2:
+            differences[column] = round(float(numbers[1]) - float(numbers[0]), 8) + 0.0
+    return differences
+
+
 def _note_missing(runs: Sequence[str]) -> list[str]:
     """What a reader is told of runs without scores; the rows name them, so a long list is only counted."""
     if not runs:
         return []
     return [f"Not attempted: {', '.join(runs) if len(runs) <= MAX_NAMED_RUNS else f'{len(runs)} runs'}."]
-
-
-def _printed_place(printed: PublishedTable, keys: Sequence[str], row: TableRow) -> int:
-    found = printed.find_rows(keys, row.row)
-    if len(found) != 1:
-        raise ValueError(
-            f"tables.yaml: {printed.id}: row {row.row} names {len(found)} printed rows, expected one; keys are {keys}"
-        )
-    return printed.rows.index(found[0])
 
 
 def _score_row(

@@ -9,6 +9,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cambrian.artifacts import write_folder, write_json
+from cambrian.report.analyses import (
+    make_attention_table,
+    make_clean_table,
+    make_grading_table,
+    make_probe_table,
+)
 from cambrian.report.config import read_findings_config, read_tables_config
 from cambrian.report.contradictions import list_contradictions
 from cambrian.report.counts import (
@@ -25,6 +31,7 @@ from cambrian.report.published import AVERAGE, KNOWLEDGE, SEEING, read_published
 from cambrian.report.scores import read_scores
 from cambrian.report.seeds import average_seeds, group_seeds
 from cambrian.report.tables import make_ranking_table, make_score_table, round_cell
+from cambrian.report.talk import make_answer_machine_table
 from cambrian.report.verdicts import count_verdicts, judge_cells, write_verdicts
 
 if TYPE_CHECKING:
@@ -55,6 +62,7 @@ def tabulate(
     samples_per_record: int,
     scale: str,
     results: Path,
+    analyses: Path,
     data: Path,
     catalog: Path,
     prompts: Path,
@@ -84,6 +92,9 @@ def tabulate(
     )
     tables += make_fact_tables(
         tables_config.facts, meanings, published, rows=rows, catalog=catalog, prompts=prompts, scale=scale
+    )
+    tables += make_analysis_tables(
+        tables_config, scores, published, runs=runs, meanings=meanings, analyses=analyses, scale=scale
     )
     tables.sort(key=lambda table: (table.number is None, table.number or 0, table.id))
     findings = judge_findings(
@@ -153,6 +164,30 @@ def make_tables(
         ),
     ]
     return tables
+
+
+def make_analysis_tables(
+    config: TablesConfig,
+    scores: Mapping[str, RunScores],
+    published: Published,
+    *,
+    runs: Sequence[str],
+    meanings: Meanings,
+    analyses: Path,
+    scale: str,
+) -> list[Table]:
+    """Tables 7, 22 and 24 and two of ours, from what was found out beside the scores.
+
+    Raises:
+        ArtifactError: a file of an analysis is broken, or of another name or scale.
+    """
+    return [
+        make_probe_table(config.probes, meanings.backbones, scores, analyses, published, scale=scale),
+        make_attention_table(config.attention, analyses, published, scale=scale),
+        make_grading_table(config.grading, analyses, published, scale=scale),
+        make_clean_table(runs, analyses, published, scale=scale),
+        make_answer_machine_table(config.answer_machine, scores, analyses, scale=scale),
+    ]
 
 
 def list_runs(runs: Sequence[str], scores: Mapping[str, RunScores], published: Published) -> str:

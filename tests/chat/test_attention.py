@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cambrian.chat.attention import attention_shares, record_shares
 from cambrian.chat.talker import Talker
+from cambrian.evaluation.attention import attention_shares, record_shares
 from cambrian.models.aggregator import Aggregator, AggregatorLayer, Evidence
 from cambrian.models.padding import visible_cells
 from tests.chat.conftest import png
@@ -139,7 +139,7 @@ def test_nothing_is_left_on_the_model_even_where_an_answer_fails(talker: Talker)
 
 def test_recording_changes_no_answer(talker: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = talker.answer([png(9, 5)], [], "what", max_new_tokens=8).text
-    monkeypatch.setattr("cambrian.chat.attention._named_stacks", lambda *_: iter(()))
+    monkeypatch.setattr("cambrian.evaluation.attention._named_stacks", lambda *_: iter(()))
     plain = talker.answer([png(9, 5)], [], "what", max_new_tokens=8)
     assert plain.text == recorded
     assert plain.layers == ()

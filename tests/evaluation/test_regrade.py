@@ -3,16 +3,20 @@ from __future__ import annotations
 import csv
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from cambrian.artifacts import write_folder
+from cambrian.data.image_facts import digest_image
 from cambrian.evaluation.compare import Answers
 from cambrian.evaluation.export import export_answers
 from cambrian.evaluation.judge import Judge
-from cambrian.evaluation.regrade import format_readings, read_disputed, regrade, write_readings
+from cambrian.evaluation.regrade import format_readings, read_disputed, read_leaked, regrade, write_readings
 from cambrian.interfaces import ArtifactError, Item, Reply
 
 if TYPE_CHECKING:
@@ -67,7 +71,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 
 def test_the_difference_between_readings_is_a_column(tmp_path: Path) -> None:
-    (row,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=None)
+    (row,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=None)
     assert (row.published, row.strict, row.difference) == (50, 0, -50)  # "A: or B" is A to the paper and neither here
     assert (row.items, row.replies_read_differently, row.judge) == (4, 1, None)
     write_readings(tmp_path / "readings.csv", [row])
@@ -78,12 +82,55 @@ def test_the_difference_between_readings_is_a_column(tmp_path: Path) -> None:
 
 
 def test_disputed_items_are_scored_with_and_without() -> None:
-    (row,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={"MMVP": frozenset({"MMVP/3", "MMVP/4"})}, judge=None)
+    (row,) = regrade(
+        answers(), {"MMVP": mmvp_items()}, disputed={"MMVP": frozenset({"MMVP/3", "MMVP/4"})}, leaked={}, judge=None
+    )
     assert (row.published, row.without_disputed_items, row.disputed_items) == (50, 100, 2)
     (row,) = regrade(
-        answers(), {"MMVP": mmvp_items()}, disputed={"MMVP": frozenset(f"MMVP/{n}" for n in (1, 2, 3, 4))}, judge=None
+        answers(),
+        {"MMVP": mmvp_items()},
+        disputed={"MMVP": frozenset(f"MMVP/{n}" for n in (1, 2, 3, 4))},
+        leaked={},
+        judge=None,
     )
     assert row.without_disputed_items is None
+
+
+def test_the_clean_part_is_scored_apart(tmp_path: Path) -> None:
+    (row,) = regrade(
+        answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={"MMVP": frozenset({"MMVP/1", "MMVP/2"})}, judge=None
+    )
+    assert (row.published, row.leaked_items, row.without_leaked_items, row.without_leaked_error) == (50, 2, 0, 0)
+    (row,) = regrade(
+        answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={"MMVP": frozenset(f"MMVP/{n}" for n in range(5))},
+        judge=None,
+    )  # fmt: skip
+    assert (row.without_leaked_items, row.without_leaked_error) == (None, None)
+
+
+def write_gate(path: Path, training_images: dict[bytes, list[str]]) -> Path:
+    rows = [{"digest": digest_image(data), "training_images": names} for data, names in training_images.items()]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def test_leaked_items_are_found_by_their_picture(tmp_path: Path) -> None:
+    items = [replace(item, image=data) for item, data in zip(mmvp_items(), (b"a", b"a", b"b", b"b"), strict=True)]
+    gate = write_gate(tmp_path / "gate.parquet", {b"a": ["pool/7.png"], b"b": []})
+    assert read_leaked(gate, {"MMVP": items}) == {"MMVP": frozenset({"MMVP/1", "MMVP/2"})}
+    stale = write_gate(tmp_path / "stale.parquet", {b"a": ["pool/7.png"]})
+    with pytest.raises(ArtifactError, match=r"does not know the picture of MMVP/3 and of 1 others"):
+        read_leaked(stale, {"MMVP": items})
+    (tmp_path / "half.parquet").write_bytes(gate.read_bytes()[:40])
+    with pytest.raises(ArtifactError, match=r"half.parquet is not a gate's list of test pictures"):
+        read_leaked(tmp_path / "half.parquet", {"MMVP": items})
+
+
+def test_the_difference_has_the_error_of_paired_groups() -> None:
+    (row,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=None)
+    assert row.difference_error == pytest.approx(100 * 0.5 / 2**0.5)  # two pairs, changed by -1 and by 0
+    assert row.standard_error == pytest.approx(100 * 0.5 / 2**0.5)  # two pairs, right and wrong
+    assert row.strict_error == 0
 
 
 def test_only_published_data_sets_have_disputed_items(tmp_path: Path) -> None:
@@ -99,21 +146,25 @@ def test_a_judges_recordings_need_no_key_the_second_time(
     tmp_path: Path, endpoint: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recordings = tmp_path / "said.jsonl"
-    (first,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("a-judge", recordings))
+    (first,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=Judge("a-judge", recordings))
     assert (first.judge, first.judge_difference) == (50, 0)
     assert len(endpoint) == 4
     assert {(one["path"], one["key"], one["model"], one["temperature"]) for one in endpoint} == {
         ("/v1/chat/completions", "Bearer sesame", "a-judge", 0)
     }
     monkeypatch.delenv("OPENAI_API_KEY")
-    (again,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("a-judge", recordings))
+    (again,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=Judge("a-judge", recordings))
     assert again == first
     assert len(endpoint) == 4
     with pytest.raises(ArtifactError, match="lacks 4 judgements of another-judge: set OPENAI_BASE_URL"):
-        regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("another-judge", recordings))
+        regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=Judge("another-judge", recordings))
     with pytest.raises(ArtifactError, match="lacks 1 judgements"):
         regrade(
-            answers(("A", "A: or B", "B", "")), {"MMVP": mmvp_items()}, disputed={}, judge=Judge("a-judge", recordings)
+            answers(("A", "A: or B", "B", "")),
+            {"MMVP": mmvp_items()},
+            disputed={},
+            leaked={},
+            judge=Judge("a-judge", recordings),
         )
 
 
@@ -159,7 +210,7 @@ def test_questions_without_public_answers_export_as_a_submission(tmp_path: Path)
     export_answers(given, {"ST-VQA": [item]}, run="a-run", form="submission", output=tmp_path / "out")
     stored = json.loads((tmp_path / "out" / "a-run_ST-VQA_submission.json").read_text())
     assert stored == [{"question_id": 7, "answer": "stop"}]
-    assert regrade(given, {"ST-VQA": [item]}, disputed={}, judge=None) == []
+    assert regrade(given, {"ST-VQA": [item]}, disputed={}, leaked={}, judge=None) == []
 
 
 @pytest.mark.parametrize("form", ["release", "vlmevalkit", "submission"])

@@ -38,8 +38,10 @@ def evaluation_config(replies_folder: Path, *, batch_size: int, processes: int =
     )
 
 
-def write_tiny_model(root: Path) -> tuple[Path, Path]:
-    """Write the folders of a run's model and of its backbones, and return both."""
+def write_tiny_model(
+    root: Path, *, connector: dict[str, Any] | None = None, encoders: tuple[str, ...] = ("eye",)
+) -> tuple[Path, Path]:
+    """Write the folders of a run's model and of its backbones, and return both; without `connector` it is an MLP."""
     from cambrian.models.config import ModelConfig
     from cambrian.models.encoders import EncoderSpec, write_encoder
     from cambrian.models.torchvision_shim import declare_missing_operators
@@ -56,14 +58,15 @@ def write_tiny_model(root: Path) -> tuple[Path, Path]:
         "image": {"side": 16, "mean": [0.5] * 3, "std": [0.5] * 3, "pad_colour": [0, 0, 0]},
         "features": {"layers": [-1], "norm": True},
     }
-    with write_folder(backbones / "eye") as output:
-        write_encoder(
-            output,
-            timm.create_model("vit_tiny_patch16_224", **arguments),
-            architecture="vit_tiny_patch16_224",
-            model_args=arguments,
-            spec=EncoderSpec.model_validate(spec),
-        )
+    for encoder in encoders:
+        with write_folder(backbones / encoder) as output:
+            write_encoder(
+                output,
+                timm.create_model("vit_tiny_patch16_224", **arguments),
+                architecture="vit_tiny_patch16_224",
+                model_args=arguments,
+                spec=EncoderSpec.model_validate(spec),
+            )
     vocabulary = {word: index for index, word in enumerate((*SPECIAL_WORDS, *WORDS))}
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
@@ -73,12 +76,12 @@ def write_tiny_model(root: Path) -> tuple[Path, Path]:
         (output / "config.json").write_text(json.dumps(config.to_dict()))
         save_file(LlamaForCausalLM(config).state_dict(), output / "model.safetensors", {"format": "pt"})
         _write_tokenizer(output, vocabulary)
-    connector = {
+    mlp = {
         "kind": "mlp", "side": 2, "delivery": "interpolate", "hidden_ratio": 1.0, "position_rms": None,
         "output_rms": 1.0, "newline": False, "hide_padding": False,
     }  # fmt: skip
     stored = ModelConfig.model_validate(
-        {"encoders": ["eye"], "connector": connector, "llm": "tongue", "template": "turns"}
+        {"encoders": list(encoders), "connector": connector or mlp, "llm": "tongue", "template": "turns"}
     )
     with write_folder(folder) as output:
         write_model(output, build_model(stored, backbones=backbones, seed=0), stored, {"connector", "llm"})

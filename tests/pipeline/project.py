@@ -106,5 +106,11 @@ def keep_runs(params: dict[str, Any], *names: str) -> None:
     params["adapters"] = {name: params["adapters"][name] for name in sorted({run["adapter"] for run in runs})}
     rows = [*runs, *params["adapters"].values()]
     mixes = sorted({row["mix"] for row in rows})
+    params["probed"] = [name for name in params["probed"] if any(name in row["encoders"] for row in rows)]
+    params["analysed"] = {
+        name: run
+        for name, run in params["runs"].items()
+        if params["adapters"][run["adapter"]]["connector"].startswith("sva")
+    }
     params["mixes"] = {name: params["mixes"][name] for name in mixes}
     params["backbones"] = sorted({row["llm"] for row in rows} | {name for row in rows for name in row["encoders"]})

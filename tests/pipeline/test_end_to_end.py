@@ -27,6 +27,8 @@ def reduce_numbers(scale: dict[str, Any]) -> None:
         for fault in scale["pools"][pool]["faults"]:
             fault["count"] = 2
     scale["pools"]["corpora"] |= {"num_images": 320, "num_documents": 400}
+    scale["analysis_sets"]["labelled"] |= {"num_train": 60, "num_test": 30}
+    scale["analysis_sets"]["dialogues"]["recipes"] = {"captions": 7, "everyday-described": 2}
     for benchmark in scale["benchmarks"]["sets"].values():
         benchmark["items"] = 8
     scale["pools"]["instruction"]["leak"]["benchmarks"] = scale["benchmarks"]
@@ -68,6 +70,13 @@ def test_a_fresh_project_ends_in_a_report(project: Project) -> None:
     assert all(run in page for run in RUNS)
     scores = json.loads((project.folder / "results/mini/runs/sva-d3-g1/scores.json").read_text())
     assert len(scores["scores"]) == 16
+    analyses = project.folder / "results/mini/analyses"
+    probe = json.loads((analyses / "probes/clip-l-336.json").read_text())
+    assert (probe["classes"], probe["test_images"]) == (18, 30)
+    shares = json.loads((analyses / "attention/sva-d3-g1.json").read_text())["benchmarks"]["GQA"]["shares"]
+    assert sum(shares.values()) == pytest.approx(100)
+    assert len(json.loads((analyses / "readings/sva-d3-g1.json").read_text())["scores"]) == 16
+    assert len(json.loads((analyses / "dialogues/sva-d3-g1.json").read_text())["dialogues"]) == 9
 
 
 def test_afterwards_there_is_nothing_to_do(project: Project) -> None:
@@ -101,7 +110,8 @@ def test_a_line_of_evaluation_code_retrains_nothing(project: Project) -> None:
     path = project.folder / "cambrian/evaluation/matching.py"
     path.write_text(path.read_text() + "\n# a line more\n")
     ran = stages_run(project.repro().stdout)
-    assert sorted(ran) == sorted(f"evaluate@{run}" for run in RUNS)
+    others = ["measure_attention@sva-d3-g1", "regrade@sva-d3-g1"]
+    assert sorted(ran) == sorted([*(f"evaluate@{run}" for run in RUNS), *others])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -9,6 +9,7 @@ import pytest
 from cambrian.backbones.config import BackboneConfig, TrainedEncoder
 from cambrian.models.config import filled_slots
 from cambrian.params import ParamsFiles, parse_block, read_yaml
+from cambrian.report.config import read_tables_config
 from cambrian.report.published import read_published
 from cambrian.training.config import AdapterRow, ConnectorMeaning, Recipe, RunRow
 from tests.pipeline.imports import ROOT
@@ -16,7 +17,7 @@ from tests.pipeline.imports import ROOT
 FILES = ParamsFiles(ROOT)
 BREADTHS: dict[str, dict[str, Any]] = FILES.params["breadths"]
 SCALES = {path.stem: read_yaml(path) for path in sorted((ROOT / "scales").glob("*.yaml"))}
-TABLES = ("backbones", "mixes", "adapters", "runs")
+TABLES = ("backbones", "mixes", "adapters", "runs", "probed", "analysed")
 SIZES = {"default": 35, "seeds": 83, "all": 116}
 
 
@@ -55,6 +56,19 @@ def test_rows_refer_to_names_that_there_are(breadth: str) -> None:
         assert {row.mix, adapter.mix} <= tables["mixes"].keys(), name
         assert {*row.encoders, row.llm} <= set(tables["backbones"]), name
     assert {row["adapter"] for row in tables["runs"].values()} == adapters.keys()
+    assert tables["analysed"].items() <= tables["runs"].items()
+    assert set(tables["probed"]) <= set(tables["backbones"])
+
+
+def test_every_probed_encoder_of_the_paper_is_probed_with_all_rows_and_what_tables_show_is_analysed() -> None:
+    config = read_tables_config()
+    assert {row.encoder for row in config.probes.rows} <= set(BREADTHS["all"]["probed"])
+    assert {row.encoder for row in config.probes.added} <= set(BREADTHS["default"]["probed"])
+    assert {row.run for row in [*config.probes.rows, *config.probes.added]} <= BREADTHS["all"]["runs"].keys()
+    shown = {config.attention.run, *config.grading.runs.values(), *config.answer_machine.talkers}
+    shown |= {config.answer_machine.with_prompts, config.answer_machine.without_prompts}
+    assert shown == BREADTHS["all"]["analysed"].keys()
+    assert set(config.attention.encoders.values()) == set(BREADTHS["all"]["runs"][config.attention.run]["encoders"])
 
 
 def test_repeated_seeds_differ_from_their_run_in_nothing_else() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cambrian.backbones.config import BackboneConfig, PublishedEncoder
+from cambrian.chat.recorded import DialoguesConfig
+from cambrian.data.analysis_sets import AnalysisSet
 from cambrian.data.benchmark_sets import BenchmarksBlock
 from cambrian.data.card import CardConfig
 from cambrian.data.cleaning import CleaningConfig
@@ -16,7 +18,9 @@ from cambrian.data.format_prompts import FormatPromptsConfig, read_format_prompt
 from cambrian.data.partitions import PartitionsConfig
 from cambrian.data.sources import PoolConfig
 from cambrian.evaluation.benchmarks.registry import BENCHMARKS, PAPER_SCORES
-from cambrian.evaluation.config import EvaluationConfig
+from cambrian.evaluation.config import AttentionConfig, EvaluationConfig
+from cambrian.evaluation.probing import ProbeConfig
+from cambrian.evaluation.readings import GradingBlock
 from cambrian.interfaces import ParamsError
 from cambrian.params import parse_block, read_yaml
 from cambrian.release.encoders import read_encoder_rows
@@ -43,6 +47,10 @@ BLOCKS: dict[str, type[pydantic.BaseModel]] = {
     "report": ReportConfig,
     "engine": EngineConfig,
     "benchmarks": BenchmarksBlock,
+    "probe": ProbeConfig,
+    "attention": AttentionConfig,
+    "grading": GradingBlock,
+    "dialogues": DialoguesConfig,
 }
 TABLES: dict[str, type[pydantic.BaseModel]] = {
     "pools": PoolConfig,
@@ -50,6 +58,7 @@ TABLES: dict[str, type[pydantic.BaseModel]] = {
     "llms": LLMMeaning,
     "connectors": ConnectorMeaning,
     "recipes": Recipe,
+    "analysis_sets": AnalysisSet,
 }
 NOT_YET = {
     "gpu": set(),
@@ -71,6 +80,7 @@ def names_used(table: str) -> set[str]:
         "llms": {row["llm"] for row in rows},
         "connectors": {row["connector"] for row in adapters},
         "recipes": {row["recipe"] for row in rows},
+        "analysis_sets": {"labelled", "dialogues"},
     }[table]
 
 
@@ -136,6 +146,7 @@ def test_a_scale_evaluates_at_least_the_sixteen_scores_and_builds_what_it_evalua
     asked = set(SCALES[scale]["evaluation"]["prompts"])
     assert asked >= PAPER_SCORES
     assert asked == set(SCALES[scale]["benchmarks"]["sets"])
+    assert set(SCALES[scale]["attention"]["benchmarks"]) <= asked
 
 
 @pytest.mark.parametrize("scale", ["gpu", "paper"])

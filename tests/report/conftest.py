@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cambrian.data.shards import ShardWriter
 from cambrian.interfaces import CATEGORIES
 from cambrian.params import ParamsFiles
 from cambrian.report.config import BackboneMeaning, Meanings, RecipeFacts, ReportConfig, read_tables_config
@@ -17,7 +18,7 @@ from cambrian.report.draw import draw
 from cambrian.report.publish import publish
 from cambrian.report.published import read_published
 from cambrian.report.tabulate import tabulate
-from tests.report.fake import ROOT, write_replies, write_results
+from tests.report.fake import ROOT, write_analyses, write_replies, write_results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,10 +94,14 @@ class World:
         return self.root / "results"
 
     @property
+    def analyses(self) -> Path:
+        return self.root / "analyses"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 
-    def tabulate(self, output: Path, results: Path | None = None) -> None:
+    def tabulate(self, output: Path, results: Path | None = None, analyses: Path | None = None) -> None:
         tabulate(
             CONFIG,
             rows=self.rows,
@@ -104,18 +109,20 @@ class World:
             samples_per_record=1000,
             scale=self.scale,
             results=results or self.results,
+            analyses=analyses or self.analyses,
             data=self.data,
             catalog=ROOT / "cambrian" / "data" / "catalog.yaml",
             prompts=ROOT / "cambrian" / "data" / "format_prompts.yaml",
             output=output,
         )
 
-    def draw(self, output: Path, results: Path | None = None) -> None:
+    def draw(self, output: Path, results: Path | None = None, analyses: Path | None = None) -> None:
         draw(
             rows=self.rows,
             samples_per_record=1000,
             scale=self.scale,
             results=results or self.results,
+            analyses=analyses or self.analyses,
             data=self.data,
             connectors={
                 name: FILES.meaning("connectors", name, ConnectorFacts) for name in FILES.meanings["connectors"]
@@ -161,6 +168,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     write_json(root / "actual.json", ACTUAL)
     write_json(root / "difference.json", DIFFERENCE)
     write_replies(root / "results" / "cambrian-8b" / "replies.parquet", root / "data" / "benchmarks")
+    write_analyses(root / "analyses", scale="small")
     return World(root, "small", {"runs": files.rows("runs"), "adapters": files.rows("adapters")})
 
 
@@ -208,21 +216,49 @@ def write_data(data: Path) -> None:
     step = {"step": "read", "in": 10, "out": 9, "dropped": {"malformed-json": 1}}
     write_json(data / "clean" / "instruction" / "ledger.json", {"steps": [step]})
     write_cvbench(data / "benchmarks")
+    write_dialogue_pictures(data / "analysis_sets" / "dialogues" / "dialogues.parquet")
+    write_engine(data / "engine")
+
+
+def write_dialogue_pictures(path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True)
+    rows = [{"image": {"bytes": make_png((20 * index, 0, 0)), "path": ""}, "turns": []} for index in range(8)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def write_engine(folder: Path) -> None:
+    """Two samples of the data engine, of which the second has a picture."""
+    folder.mkdir(parents=True)
+    with ShardWriter(folder, max_bytes=10_000) as images:
+        images.add("lens.png", make_png((0, 90, 0)))
+    talk = [{"from": "human", "value": "<image>\nwhat is shown ?"}, {"from": "gpt", "value": "a convex lens"}]
+    records = [{"id": "a", "conversations": talk}, {"id": "b", "image": "lens.png", "conversations": talk}]
+    origin = {"topic": "Physics/optics/Lens", "page": "page", "section": "Focus", "caption": "Light meets"}
+    for name, rows in (("records", records), ("provenance", [{"id": row["id"], **origin} for row in records])):
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def make_png(colour: tuple[int, int, int]) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "PNG")
+    return file.getvalue()
 
 
 def write_cvbench(benchmarks: Path) -> None:
     import pyarrow
     import pyarrow.parquet
-    from PIL import Image
 
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (200, 30, 30)).save(file, "PNG")
     for score, tasks in {"CV-Bench-2D": ("Relation", "Count"), "CV-Bench-3D": ("Depth", "Distance")}.items():
         rows = [
             {
                 "idx": index,
                 "task": tasks[index % 2],
-                "image": {"bytes": file.getvalue(), "path": f"{index}.png"},
+                "image": {"bytes": make_png((200, 30, 30)), "path": f"{index}.png"},
                 "question": "which one is closer",
                 "choices": ["red", "blue"],
                 "answer": "(A)" if index < 4 else "(B)",

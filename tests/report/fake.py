@@ -79,3 +79,44 @@ def write_replies(path: Path, benchmarks: Path) -> None:
                 )
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def write_analyses(analyses: Path, *, scale: str) -> None:
+    """Probes of three encoders, and attention, readings and dialogues of two runs, as the stages write them."""
+    for place, encoder in enumerate(("clip-l-336", "mae-l-224", "random-l-336")):
+        facts = {"top1": 80.0 - 10 * place, "standard_error": 1.5, "classes": 18}
+        _write(analyses / "probes" / f"{encoder}.json", {"encoder": encoder, "scale": scale, **facts})
+    shares = {"siglip-so400m-384": 40.0, "clip-l-336": 10.0, "dinov2-l-336": 30.0, "convnext-xxl-1024": 20.0}
+    measured = {"items": 9, "shares": shares, "standard_error": dict.fromkeys(shares, 0.5), "layers": []}
+    for run in ("cambrian-8b", "cambrian-8b-plain"):
+        owner = {"run": run, "scale": scale}
+        benchmarks = dict.fromkeys(("GQA", "DocVQA", "SQA-I"), measured)
+        _write(analyses / "attention" / f"{run}.json", {**owner, "encoders": list(shares), "benchmarks": benchmarks})
+        scores = {
+            name: {
+                "items": 100, "rules": 60.0 + place, "rules_error": 2.0, "grader": 59.0 + place, "grader_error": 2.1,
+                "difference": -1.0, "difference_error": 0.4, "leaked_items": 5 * (name == "GQA"),
+                "clean": 58.0 + place, "clean_error": 2.2,
+            }
+            for place, name in enumerate(name for members in CATEGORIES.values() for name in members)
+        }  # fmt: skip
+        _write(analyses / "readings" / f"{run}.json", {**owner, "grader": "strict rules", "scores": scores})
+        long = run == "cambrian-8b"
+        reply = "red ball and blue cone" if long else "red"
+        words = {"words": 5 if long else 1, "reference_words": 5, "overlap": 0.8 if long else 1 / 3}
+        turn = {"question": "describe the picture", "reference": "red ball and green cone", "reply": reply, **words}
+        short = {
+            "question": "how many",
+            "reference": "two",
+            "reply": "two",
+            "words": 1,
+            "reference_words": 1,
+            "overlap": 1,
+        }
+        dialogues = [{"index": index, "turns": [turn, short][: 1 + index // 4]} for index in range(8)]
+        _write(analyses / "dialogues" / f"{run}.json", {**owner, "dialogues": dialogues})
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))

@@ -84,7 +84,8 @@ def test_what_has_no_verdict_says_why(cells: list[dict[str, str]]) -> None:
     missing = find(cells, "spatial_connectors", "SVA", "General")
     assert (missing["verdict"], missing["run"]) == ("not attempted", MISSING[0])
     assert find(cells, "final", "proprietary | GPT-4V | ", "MMB")["verdict"] == "not possible"
-    assert find(cells, "linear_probe", "MAE | ViT-L", "top1")["why"] == "no encoder is probed yet"
+    unprobed = find(cells, "linear_probe", "DFN-CLIP | ViT-L", "top1")
+    assert (unprobed["verdict"], unprobed["why"]) == ("not attempted", "its encoder is not probed in this breadth")
 
 
 def test_the_summary_counts_the_verdicts(cells: list[dict[str, str]], tables: Path) -> None:
