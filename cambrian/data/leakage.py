@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    import pyarrow as pa
+
     from cambrian.data.image_facts import ImageFacts
 
 BENCHMARK_FILE = "test.parquet"
@@ -139,25 +141,30 @@ def write_leakage(path: Path, leakage: Leakage) -> None:
 
 
 def _iter_test_images(path: Path, hash_side: int) -> Iterator[tuple[str, int, ImageFacts]]:
-    """Column, row and facts of every picture in a benchmark's file, in whichever columns pictures are."""
-    import pyarrow as pa
+    """Column, row and facts of every picture in a benchmark's file, in the columns of pictures or of lists of them."""
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
-    fields = [field for field in file.schema_arrow if pa.types.is_struct(field.type) and _has_bytes(field.type)]
-    for column in [field.name for field in fields]:
+    for column in [field.name for field in file.schema_arrow if _holds_pictures(field.type)]:
         row = -1
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
-            for image in batch.column(0).to_pylist():
+            for value in batch.column(0).to_pylist():
                 row += 1
-                if image is None or image["bytes"] is None:
-                    continue
-                try:
-                    facts = describe_image(image["bytes"], name=f"{path} row {row}", hash_side=hash_side, min_side=1)
-                except RecordError as error:
-                    raise ArtifactError(f"{error}: build the benchmarks again") from error
-                yield column, row, facts
+                for image in value if isinstance(value, list) else [value]:  # SEED-Bench's column holds lists
+                    if image is None or image["bytes"] is None:
+                        continue
+                    try:
+                        facts = describe_image(
+                            image["bytes"], name=f"{path} row {row}", hash_side=hash_side, min_side=1
+                        )
+                    except RecordError as error:
+                        raise ArtifactError(f"{error}: build the benchmarks again") from error
+                    yield column, row, facts
 
 
-def _has_bytes(kind: object) -> bool:
-    return any(field.name == "bytes" for field in kind)  # type: ignore[attr-defined]
+def _holds_pictures(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        return _holds_pictures(kind.value_type)
+    return pa.types.is_struct(kind) and any(field.name == "bytes" for field in kind)

@@ -294,6 +294,19 @@ def test_leaked_test_images_are_counted_per_benchmark_and_record() -> None:
         validate(row, max_leaked_share=0.3)
 
 
+def test_pictures_in_lists_are_compared_too() -> None:
+    """SEED-Bench has a list of pictures in each row."""
+    folder = Path("benchmarks") / "SEED-I"
+    folder.mkdir(parents=True)
+    rows = [{"image": [{"bytes": picture(2), "path": None}, {"bytes": picture(9), "path": None}]}, {"image": None}]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "test.parquet")
+    hashes = {"2.png": describe_image(picture(2), name="2.png", hash_side=8, min_side=1).hash}
+    leakage = find_leakage(hashes, Path("benchmarks"), hash_side=8, max_distance=0)
+    assert (leakage.num_images["SEED-I"], leakage.num_found["SEED-I"]) == (2, 1)
+    found = [(image.row, image.training_images) for image in leakage.test_images if image.benchmark == "SEED-I"]
+    assert found == [(0, ["2.png"]), (0, [])]
+
+
 def test_a_test_image_that_cannot_be_decoded_is_an_error() -> None:
     write_benchmark(Path("benchmarks"), "DocVQA", [picture(1), b"not an image"])
     with pytest.raises(ArtifactError, match=r"DocVQA/test\.parquet row 1 \(12 bytes\)"):
