@@ -12,6 +12,7 @@ from cambrian.artifacts import read_json, read_manifest, write_folder, write_jso
 from cambrian.data.curation import curate_mix
 from cambrian.data.expectations import ValidationConfig
 from cambrian.data.format_prompts import FormatPromptsConfig
+from cambrian.data.image_facts import describe_image
 from cambrian.data.leakage import LeakageFinder
 from cambrian.data.mixes import MixRow
 from cambrian.data.partitions import PartitionsConfig
@@ -301,7 +302,9 @@ def test_pictures_in_lists_are_compared_too() -> None:
     rows = [{"image": [{"bytes": picture(2), "path": None}, {"bytes": picture(9), "path": None}]}, {"image": None}]
     pq.write_table(pa.Table.from_pylist(rows), folder / "test.parquet")
     hashes = {"2.png": describe_image(picture(2), name="2.png", hash_side=8, min_side=1).hash}
-    leakage = find_leakage(hashes, Path("benchmarks"), hash_side=8, max_distance=0)
+    finder = LeakageFinder(Path("benchmarks"), hash_side=8, max_distance=0)
+    assert finder.add(hashes) == {"2.png"}
+    leakage = finder.finish()
     assert (leakage.num_images["SEED-I"], leakage.num_found["SEED-I"]) == (2, 1)
     found = [(image.row, image.training_images) for image in leakage.test_images if image.benchmark == "SEED-I"]
     assert found == [(0, ["2.png"]), (0, [])]
