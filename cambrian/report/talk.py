@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MIN_OPEN_WORDS = 3
 """A question whose reference answer has so many words asks for talk, not for a word."""
 NUM_EXAMPLES = 6
+NUM_SHOWN_TURNS = 4
+MAX_LINES = 4
+"""Of one paragraph; what is longer ends on an ellipsis, and stands whole in the results."""
 NUM_COLUMNS = 2
 NUM_LINE_CHARACTERS = 44
 """Of one column of a figure."""
@@ -135,7 +138,7 @@ def list_dialogues(config: AnswerMachineTable, analyses: Path, pictures: Path, *
             "text": wrap_lines(
                 *(
                     f"{mark} {turn[side]}"
-                    for turn in dialogue["turns"]
+                    for turn in dialogue["turns"][:NUM_SHOWN_TURNS]
                     for mark, side in (("–", "question"), ("»", "reply"))
                 )
             ),
@@ -152,8 +155,12 @@ def place_example(number: int) -> dict[str, int]:
 
 
 def wrap_lines(*paragraphs: str) -> str:
-    """Paragraphs in lines that fit into a column of a figure of examples."""
-    return "\n".join(line for text in paragraphs for line in textwrap.wrap(text, NUM_LINE_CHARACTERS))
+    """Paragraphs in lines that fit into a column of a figure of examples; long ones are cut."""
+    return "\n".join(
+        line
+        for text in paragraphs
+        for line in textwrap.wrap(text, NUM_LINE_CHARACTERS, max_lines=MAX_LINES, placeholder=" …")
+    )
 
 
 def _read_images(path: Path) -> list[str]:

@@ -138,4 +138,6 @@ def test_talk_is_measured_with_its_error() -> None:
 def test_pictures_and_lines_are_written_for_a_page() -> None:
     assert image_address(b"\xff\xd8\xffx").startswith("data:image/jpeg;base64,")
     assert image_address(b"GIF89a").startswith("data:image/gif;base64,")
-    assert max(map(len, wrap_lines("word " * 40, "x").splitlines())) <= 44
+    lines = wrap_lines("word " * 90, "x").splitlines()
+    assert max(map(len, lines)) <= 44
+    assert (len(lines), lines[3].endswith(" …"), lines[4]) == (5, True, "x")
