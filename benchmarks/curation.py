@@ -89,8 +89,8 @@ def measure(what: str, pool: Path, num_records: int, work: Path) -> dict[str, fl
     ended = subprocess.run([*command, "--records", str(num_records)], stdout=subprocess.PIPE, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    peak_mib = json.loads(ended.stdout.splitlines()[-1])["peak_mib"]
-    return {"cpu_s": round(cpu_s, 2), "wall_s": round(time.perf_counter() - started, 2), "peak_mib": peak_mib}
+    memory = json.loads(ended.stdout.splitlines()[-1])
+    return {"cpu_s": round(cpu_s, 2), "wall_s": round(time.perf_counter() - started, 2)} | memory
 
 
 def run_and_report(args: argparse.Namespace) -> None:
@@ -98,7 +98,7 @@ def run_and_report(args: argparse.Namespace) -> None:
     {"ours": run_ours, "plain": run_plain}[args.run](args.pool, args.records, args.work)
     own, worker = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     workers = NUM_PROCESSES * worker if args.run == "ours" else 0
-    print(json.dumps({"peak_mib": round((own + workers) / 1024)}))
+    print(json.dumps({"peak_mib": round((own + workers) / 1024), "own_mib": round(own / 1024)}))
 
 
 def compare(folder: Path, num_records: int) -> dict[str, Any]:

@@ -107,7 +107,8 @@ class LineParser:
             try:
                 found.append((number, self._parse_slowly(line)))
             except RecordError as error:
-                parsed.faults.append((number, line, error))
+                # Without what it was raised in, which would keep these lines' tables in memory as long as itself.
+                parsed.faults.append((number, line, RecordError(error.reason, str(error))))
         if found:
             values = [_describe(record) for _, record in found]
             rows = number_sources(pa.Table.from_pylist(values, lines_schema()), self._known_sources)

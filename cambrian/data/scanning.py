@@ -214,7 +214,7 @@ class Scanner:
                 min_side=self._config.min_image_side,
             )
         except RecordError as error:
-            return error
+            return RecordError(error.reason, str(error))  # as for lines: what is remembered keeps nothing else alive
 
 
 class _Looks:

@@ -151,7 +151,7 @@ class _Images:
                 self._store.read(name), name=name, hash_side=config.hash_side, min_side=config.min_image_side
             )
         except RecordError as error:
-            return error
+            return RecordError(error.reason, str(error))  # what is remembered keeps no table alive
 
 
 def _iter_shards(path: Path) -> Iterator[pa.Table]:

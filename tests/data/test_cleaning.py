@@ -334,3 +334,11 @@ def test_what_becomes_of_a_line_does_not_depend_on_the_lines_beside_it() -> None
             [faults[number]] if number in faults else []
         )
     assert sum(number in faults for number in range(len(lines))) > 20
+
+
+def test_a_fault_keeps_nothing_in_memory_but_itself() -> None:
+    """An error that was raised holds the frames that it passed through, and these the tables of a block."""
+    parsed = LineParser(["S"], 1000).parse_many(b'{"id": "a"}\nno line\n\xff\n')
+    assert [(error.reason, error.__traceback__, error.__context__) for _, _, error in parsed.faults] == [
+        ("missing-field", None, None), ("malformed-json", None, None), ("wrong-encoding", None, None),
+    ]  # fmt: skip
