@@ -11,6 +11,7 @@ records. What counts is the processor's time of all processes; the clock's stand
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import statistics
@@ -22,10 +23,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.pools import write_pool
 
 NUM_PROCESSES = 2
 REPEATS = 2
+SAMPLING_S = 0.1
 GOALS = {"ratio": 3.5, "records_per_core_s": 100_000, "peak_mib": 4096, "growth": 1.15}
 """The first two at least, the others at most; growth is the time per record at the larger size over the smaller."""
 PERCENT = {
@@ -86,19 +90,32 @@ def measure(what: str, pool: Path, num_records: int, work: Path) -> dict[str, fl
     command = [sys.executable, "-m", "benchmarks.curation", "--run", what, "--pool", str(pool), "--work", str(work)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    ended = subprocess.run([*command, "--records", str(num_records)], stdout=subprocess.PIPE, text=True, check=True)
+    peak = 0
+    with subprocess.Popen([*command, "--records", str(num_records)]) as process:
+        while process.poll() is None:
+            peak = max(peak, count_resident(process.pid))
+            time.sleep(SAMPLING_S)
+    assert process.returncode == 0, f"{command} ended with {process.returncode}"
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    memory = json.loads(ended.stdout.splitlines()[-1])
-    return {"cpu_s": round(cpu_s, 2), "wall_s": round(time.perf_counter() - started, 2)} | memory
+    wall_s = time.perf_counter() - started
+    return {"cpu_s": round(cpu_s, 2), "wall_s": round(wall_s, 2), "peak_mib": round(peak / 2**20)}
 
 
-def run_and_report(args: argparse.Namespace) -> None:
-    """What the new process does: run, then say how much memory it and its workers together had at most."""
-    {"ours": run_ours, "plain": run_plain}[args.run](args.pool, args.records, args.work)
-    own, worker = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    workers = NUM_PROCESSES * worker if args.run == "ours" else 0
-    print(json.dumps({"peak_mib": round((own + workers) / 1024), "own_mib": round(own / 1024)}))
+def count_resident(process_id: int) -> int:
+    """Resident bytes of a process and its descendants now; what they share counts for each of them.
+
+    Not `ru_maxrss` of children, which begins at what the parent had when it started them.
+    """
+    total = 0
+    try:
+        process = psutil.Process(process_id)
+        for member in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += member.memory_info().rss
+    except psutil.NoSuchProcess:
+        return total
+    return total
 
 
 def compare(folder: Path, num_records: int) -> dict[str, Any]:
@@ -187,7 +204,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        run_and_report(args)
+        {"ours": run_ours, "plain": run_plain}[args.run](args.pool, args.records, args.work)
         return
     from benchmarks.machine import describe_machine  # imports torch, which no worker process is to do
 
