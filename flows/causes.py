@@ -6,18 +6,19 @@ changed, to the values, commands and files that no stage makes.
 
 from __future__ import annotations
 
+import os.path
 import posixpath
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 _NUM_REMEMBERED = 64
 Kind = Literal["param", "code", "data", "command", "stage"]
@@ -50,7 +51,8 @@ class Locks:
         """
         self.before = read_locks(root, before)
         self.after = read_locks(root, after)
-        self._root = root
+        self._root = root.resolve()
+        self._top = Path(run_git(root, "rev-parse", "--show-toplevel").strip())
         self._revisions = [before, *([] if after is None else [after])]
         self._makers = {out["path"]: address for address, entry in self._list_entries() for out in entry["outs"]}
         self._found: dict[str, tuple[Cause, ...]] = {}
@@ -111,10 +113,15 @@ class Locks:
 
     def _describe_source(self, path: str) -> Cause:
         if path not in self._described:
-            stat = _run(self._root, ["git", "diff", "--shortstat", *self._revisions, "--", path]).strip()
-            is_known = bool(_run(self._root, ["git", "ls-files", "--", path]).strip()) or bool(stat)
-            self._described[path] = Cause("code" if is_known else "data", path, stat or "changed")
+            stat = listed = ""
+            if self._is_inside(path):  # git refuses to be asked about others
+                stat = run_git(self._root, "diff", "--shortstat", *self._revisions, "--", path).strip()
+                listed = run_git(self._root, "ls-files", "--", path).strip()
+            self._described[path] = Cause("code" if stat or listed else "data", path, stat or "changed")
         return self._described[path]
+
+    def _is_inside(self, path: str) -> bool:
+        return not _is_url(path) and Path(os.path.normpath(self._root / path)).is_relative_to(self._top)
 
     def _find_makers(self, path: str) -> list[str]:
         """The stages that make a path, something in it, or the folder that it lies in."""
@@ -142,22 +149,43 @@ def compare_values(before: Any, after: Any, part: str = "") -> Iterator[tuple[st
         yield part, before, after
 
 
+def name_commit(root: Path, revision: str) -> str:
+    """Return the short id of a commit.
+
+    Raises:
+        RevisionError: there is none of this name.
+    """
+    return run_git(root, "rev-parse", "--short", "--verify", f"{revision}^{{commit}}").strip()
+
+
+def run_git(root: Path, *arguments: str) -> str:
+    """Return what git prints.
+
+    Raises:
+        RevisionError: it ended with a fault.
+    """
+    ended = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise RevisionError(f"git {' '.join(arguments[:4])}: {ended.stderr.strip()}")
+    return ended.stdout
+
+
 def list_files(root: Path, revision: str | None) -> list[str]:
     """List the files of a commit, or those of the workspace that git holds or would; paths start at `root`.
 
     Raises:
         RevisionError: git does not know the revision.
     """
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    command = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     if revision is not None:
-        command = ["git", "ls-tree", "-r", "-z", "--name-only", revision]
-    return sorted(path for path in set(_run(root, command).split("\0")) if path)
+        command = ["ls-tree", "-r", "-z", "--name-only", revision]
+    return sorted(path for path in set(run_git(root, *command).split("\0")) if path)
 
 
 def read_file(root: Path, revision: str | None, path: str) -> str | None:
     """Read a file as it is in a commit, or in the workspace; None where it was deleted."""
     if revision is not None:
-        return _run(root, ["git", "show", f"{revision}:./{path}"])
+        return run_git(root, "show", f"{revision}:./{path}")
     file = root / path
     return file.read_text(encoding="utf-8") if file.is_file() else None
 
@@ -205,17 +233,19 @@ def _find_wdir(stage: Mapping[str, Any] | None) -> str:
     return str(stage.get("do", stage).get("wdir", ""))
 
 
-def _place(folder: str, paths: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{**entry, "path": posixpath.normpath(posixpath.join(folder, entry["path"]))} for entry in paths]
+def _place(folder: str, paths: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [
+        entry
+        if _is_url(entry["path"])
+        else {**entry, "path": posixpath.normpath(posixpath.join(folder, entry["path"]))}
+        for entry in paths
+    ]
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path
 
 
 def _identify(entry: Mapping[str, Any] | None) -> Any:
     """What of an entry says which version it is: not its size, or by which hash it is named."""
     return None if entry is None else next((entry[name] for name in ("md5", "etag", "checksum") if name in entry), "")
-
-
-def _run(root: Path, command: Sequence[str]) -> str:
-    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        raise RevisionError(f"{' '.join(command[-4:])}: {ended.stderr.strip()}")
-    return ended.stdout

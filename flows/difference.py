@@ -1,8 +1,6 @@
 """What changed between two revisions: scores, tables, verdicts and findings beyond noise, and what explains them.
 
-python -m flows diff [BEFORE [AFTER]]
-
-Markdown for a pull request, and the same as plain values for a report.
+As plain values for a report; `flows.difference_text` writes it as Markdown.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.causes import Cause, Locks, RevisionError
+from flows.causes import Cause, Locks, RevisionError, list_files, name_commit, read_file
 from flows.result_files import NOISE_LIMIT, ResultChange, ResultFile, ResultFileError, compare_results, count_errors
 from flows.settings import SettingsError, fill_path
 
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from flows.settings import Settings
 
 WORKSPACE = "workspace"
-MAX_ROWS = 50
-"""Of one list in Markdown: what takes the text of a pull request takes no more than 65,536 characters."""
 
 
 class DifferenceError(RuntimeError):
@@ -104,8 +100,8 @@ def compare_revisions(root: Path, before: str, after: str | None, settings: Sett
         DifferenceError: there is no such commit, or DVC cannot read a metrics file.
     """
     try:
-        old = _name_commit(root, before)
-        new = None if after is None else _name_commit(root, after)
+        old = name_commit(root, before)
+        new = None if after is None else name_commit(root, after)
         both = [old, *([] if new is None else [new])]
         scores = list_metric_changes(
             _run_dvc(root, "metrics", "diff", "--all", *both), noise_metric=settings.noise_metric
@@ -154,9 +150,11 @@ def list_metric_changes(metrics: Mapping[str, Mapping[str, Any]], *, noise_metri
 def write_file(difference: Difference, settings: Settings, root: Path) -> Path:
     """Write a difference where a report looks for it; one without changes is not written over one with some.
 
-    Without that rule, a report would forget what a run changed as soon as its results are committed.
+    Without that rule, a report would forget what a run changed as soon as its results are committed. But where the
+    changes were against the same commit, they were undone since: what that commit has is put back.
 
     Raises:
+        DifferenceError: what lies there is no difference.
         SettingsError: [tool.flows] does not say where, or names a value that there is not.
     """
     if not settings.difference_file:
@@ -164,10 +162,28 @@ def write_file(difference: Difference, settings: Settings, root: Path) -> Path:
             "[tool.flows] of pyproject.toml has no difference_file; set it to where the difference goes"
         )
     path = root / fill_path(settings.difference_file, root / "params.yaml")
-    if not difference.is_empty or not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(to_json(difference), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    text = None
+    if difference.is_empty and path.exists():
+        if _read_before(path) != difference.before:
+            return path
+        name = path.relative_to(root).as_posix()
+        if name in list_files(root, difference.before):
+            text = read_file(root, difference.before, name)
+    if text is None:
+        text = json.dumps(to_json(difference), indent=1, sort_keys=True) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def _read_before(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["before"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DifferenceError(
+            f"{path} is no difference, which has a commit as `before` ({error!r}); take the committed one: "
+            f"git checkout {path}"
+        ) from error
 
 
 def to_json(difference: Difference) -> dict[str, Any]:
@@ -240,22 +256,15 @@ def describe_group(file: ResultFile, group: str, changes: Sequence[ResultChange]
     }
 
 
-def _name_commit(root: Path, revision: str) -> str:
-    return _run(root, ["git", "rev-parse", "--short", "--verify", f"{revision}^{{commit}}"]).strip()
-
-
 def _read_number(pair: Mapping[str, Any], side: str) -> float | None:
     value = pair.get(side)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _run_dvc(root: Path, *arguments: str) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(_run(root, [sys.executable, "-m", "dvc", *arguments, "--json"]) or "{}")
-    return read
-
-
-def _run(root: Path, command: Sequence[str]) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments, "--json"]
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
-        raise DifferenceError(f"{' '.join(command[-4:])}: {ended.stderr.strip()}")
-    return ended.stdout
+        raise DifferenceError(f"dvc {' '.join(arguments)}: {ended.stderr.strip()}")
+    read: dict[str, Any] = json.loads(ended.stdout or "{}")
+    return read

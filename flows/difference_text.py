@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flows.difference import MAX_ROWS, WORKSPACE, count_reached, describe_errors, describe_group
+from flows.difference import WORKSPACE, count_reached, describe_errors, describe_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from flows.difference import Difference, MetricChange
     from flows.result_files import ResultFile
 
+MAX_ROWS = 50
+"""Of one table."""
+MAX_CHARACTERS = 60_000
+"""What takes the text of a pull request takes no more than 65,536; the rest is for what stands before it."""
 _MIB = 2**20
 _NUM_NAMED = 2
+_MAX_CELL = 150
 
 
 def write_markdown(difference: Difference, durations: Mapping[str, Sequence[float]]) -> str:
@@ -35,7 +40,15 @@ def write_markdown(difference: Difference, durations: Mapping[str, Sequence[floa
     parts += _write_data(difference.locks.before, difference.locks.after)
     if difference.after == WORKSPACE:
         parts += _write_minutes(difference.locks.list_changed(), durations)
-    return "\n".join([title, *parts]) if parts else f"{title}\nNothing changed.\n"
+    return _cut_text("\n".join([title, *parts])) if parts else f"{title}\nNothing changed.\n"
+
+
+def _cut_text(text: str) -> str:
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    kept = text[:MAX_CHARACTERS].rpartition("\n")[0]
+    num_left_out = text.count("\n") - kept.count("\n")
+    return f"{kept}\n\nand {num_left_out} more lines\n"
 
 
 def _write_scores(difference: Difference) -> list[str]:
@@ -131,10 +144,19 @@ def _write_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]
         return []
     lines = [f"### {title}\n"] if title else []
     lines += [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows[:MAX_ROWS]]
+    lines += [f"| {' | '.join(map(_show_cell, row))} |" for row in rows[:MAX_ROWS]]
     if len(rows) > MAX_ROWS:
         lines.append(f"\nand {len(rows) - MAX_ROWS} more")
     return [*lines, ""]
+
+
+def _show_cell(text: str) -> str:
+    """Bring a text into a cell of a table: on one line, cut in the middle where it is long."""
+    line = " ".join(text.split())
+    if len(line) > _MAX_CELL:
+        half = _MAX_CELL // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    return line.replace("|", "\\|")
 
 
 def _name_causes(causes: Sequence[Cause]) -> str:

@@ -84,9 +84,7 @@ class Project:
     @property
     def has_metrics(self) -> bool:
         """Whether there is something that `dvc metrics` shows."""
-        return any(out.metric for out in self._repo.index.outs) or any(
-            metrics for metrics in self._repo.index._metrics.values()
-        )
+        return any(out.metric for out in self._repo.index.outs) or any(self._repo.index._metrics.values())
 
     def get_stage(self, address: str) -> Any:
         """Return DVC's own object of a planned stage."""

@@ -112,7 +112,7 @@ def compare_results(root: Path, before: str, after: str | None, compared: Sequen
 
     Raises:
         RevisionError: git does not know a revision.
-        ResultFileError: a file has not the columns that it should have.
+        ResultFileError: as `read_results`.
     """
     there = {before: list_files(root, before), after: list_files(root, after)}
     files = []
@@ -131,7 +131,7 @@ def read_results(path: str, text: str | None, kind: Compared) -> dict[str, Resul
     """Read the rows of a file by their keys; none where there is no file.
 
     Raises:
-        ResultFileError: it has not the columns that it should have.
+        ResultFileError: it is no list of rows, or has not the columns that it should have.
     """
     if text is None:
         return {}
@@ -181,10 +181,17 @@ def _compare_file(path: str, title: str, old: Mapping[str, Result], new: Mapping
 def _list_rows(path: str, text: str, kind: Compared) -> list[dict[str, Any]]:
     if path.endswith(".csv"):
         return list(csv.DictReader(StringIO(text)))
-    read = json.loads(text)
-    rows = read[kind.rows] if kind.rows else read
-    if not isinstance(rows, list):
-        raise ResultFileError(f"{path}: {kind.rows or 'the file'} is no list of rows")
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise ResultFileError(f"{path} is not JSON: {error}. Run the stage again that makes it") from error
+    if kind.rows:
+        rows = rows.get(kind.rows) if isinstance(rows, dict) else None
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise ResultFileError(
+            f"{path}: {kind.rows or 'the file'} is no list of rows. Mend [tool.flows.compare] of pyproject.toml, which "
+            "says where they are"
+        )
     return rows
 
 
@@ -203,6 +210,7 @@ def _list_sources(path: str, row: Mapping[str, Any], template: str) -> tuple[str
 
 def _read_number(value: Any) -> float | None:
     try:
-        return None if value is None or isinstance(value, (bool, list)) else float(value)
+        number = math.nan if value is None or isinstance(value, (bool, list, dict)) else float(value)
     except ValueError:  # a text, such as the name of a language model
         return None
+    return None if math.isnan(number) else number  # which would differ from itself

@@ -130,6 +130,9 @@ def read_settings(pyproject: Path) -> Settings:
         elif key not in ("needs", "compare"):
             known = ", ".join((*_LISTS, "noise_metric", *_PATHS, "compare"))
             raise SettingsError(f"{pyproject}: tool.flows.{key} is unknown; expected {known} or needs")
+    compare = block.get("compare", {})
+    if not isinstance(compare, dict):
+        raise SettingsError(f"{pyproject}: tool.flows.compare is {compare!r}; expected a table of file patterns")
     needs = block.get("needs", {})
     if not isinstance(needs, dict):
         raise SettingsError(f"{pyproject}: tool.flows.needs is {needs!r}; expected a table of stage = needs")
@@ -140,7 +143,7 @@ def read_settings(pyproject: Path) -> Settings:
         noise_metric=block.get("noise_metric", "standard_error"),
         compare=tuple(
             _read_compared(pattern, value, where=f"{pyproject}: tool.flows.compare.{pattern}")
-            for pattern, value in block.get("compare", {}).items()
+            for pattern, value in compare.items()
         ),
         difference_file=block.get("difference_file", ""),
         actual_file=block.get("actual_file", ""),
@@ -164,6 +167,8 @@ def fill_path(template: str, params: Path) -> Path:
         raise SettingsError(
             f"{template} of [tool.flows] names {error}, which is no top-level value of {params}"
         ) from None
+    except ValueError as error:
+        raise SettingsError(f"{template} of [tool.flows] is no path with names in braces: {error}") from None
 
 
 def _read_compared(pattern: str, value: Any, *, where: str) -> Compared:

@@ -272,6 +272,22 @@ def test_a_difference_is_kept_for_the_report_until_there_is_another(project: Dem
     assert path.read_text() == kept
 
 
+def test_a_change_that_was_undone_leaves_the_report_what_the_commit_has(project: DemoProject) -> None:
+    make_two_runs(project)
+    (project.root / "small.json").write_text('{"before": "first"}')
+    project.dvc("repro", "--quiet")
+    commit(project.root)
+    settings = read_settings(project.root / "pyproject.toml")
+    for b in (20, 41):
+        set_params(project, scores={"a": 40, "b": b})
+        project.dvc("repro", "--quiet")
+        path = write_file(compare_revisions(project.root, "HEAD", None, settings), settings, project.root)
+        assert (path.read_text() == '{"before": "first"}') == (b == 41)
+    path.write_text("<<<<<<< HEAD")
+    with pytest.raises(DifferenceError, match=r"small\.json is no difference.*git checkout"):
+        write_file(compare_revisions(project.root, "HEAD", None, settings), settings, project.root)
+
+
 def test_what_has_no_place_or_not_the_columns_is_named(project: DemoProject) -> None:
     make_two_runs(project)
     project.dvc("repro", "--quiet")
@@ -284,33 +300,3 @@ def test_what_has_no_place_or_not_the_columns_is_named(project: DemoProject) -> 
     difference = compare_revisions(project.root, "HEAD", None, settings)
     with pytest.raises(SettingsError, match="has no difference_file"):
         write_file(difference, settings, project.root)
-
-
-def test_paths_of_stages_that_run_in_another_folder_are_found(project: DemoProject) -> None:
-    (project.root / "sub").mkdir()
-    (project.root / "sub/dvc.yaml").write_text(
-        "vars: [../params.yaml]\n"
-        "stages:\n"
-        "  train:\n"
-        "    foreach: [a]\n"
-        "    do: {wdir: .., cmd: 'seq ${n} > ${item}.txt', params: [n], outs: ['${item}.txt']}\n"
-    )
-    (project.root / "dvc.yaml").write_text(
-        "stages:\n"
-        "  score:\n"
-        "    cmd: printf '{\"lines\":%d}' $(wc -l < a.txt) > score.json\n"
-        "    deps: [a.txt]\n"
-        "    metrics: [{score.json: {cache: false}}]\n"
-    )
-    (project.root / "params.yaml").write_text("n: 3\n")
-    project.dvc("repro", "--quiet")
-    commit(project.root)
-    (project.root / "params.yaml").write_text("n: 4\n")
-    project.dvc("repro", "--quiet")
-    difference = compare_revisions(project.root, "HEAD", None, read_settings(project.root / "pyproject.toml"))
-    (change,) = difference.scores
-    assert (change.old, change.new) == (3, 4)
-    causes = {(cause.kind, cause.subject) for cause in difference.causes[change.name]}
-    assert ("param", "params.yaml: n") in causes
-    assert ("data", "a.txt") not in causes
-    assert difference.locks.after["sub/dvc.yaml:train@a"]["outs"][0]["path"] == "a.txt"

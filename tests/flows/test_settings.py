@@ -55,6 +55,7 @@ def test_without_a_block_or_a_file_nothing_is_set(tmp_path: Path) -> None:
             'compare."a.csv" = {title = "A", keys = ["id"], word = "verdict", effect = "x"}',
             r"expected title, keys and word, and of title, keys, word, number",
         ),
+        ("compare = 3", r"tool\.flows\.compare is 3; expected a table of file patterns"),
         ("needs = 3", r"tool\.flows\.needs is 3; expected a table"),
         ("needs.train = 3", r"tool\.flows\.needs\.train is 3; expected a table of cpus"),
         (
@@ -130,3 +131,5 @@ def test_a_path_is_filled_with_values_of_params_yaml(tmp_path: Path) -> None:
     assert str(fill_path("results/{scale}/actual.json", params)) == "results/mini/actual.json"
     with pytest.raises(SettingsError, match="names 'size', which is no top-level value"):
         fill_path("results/{size}/actual.json", params)
+    with pytest.raises(SettingsError, match="is no path with names in braces"):
+        fill_path("results/{scale/actual.json", params)
