@@ -47,11 +47,7 @@ def commit_results(root: Path, branch: str, message: str, outs: Collection[str] 
     entries = [(entry[:2], entry[3:]) for entry in status.split("\0") if entry]
     prefix = _git(root, "rev-parse", "--show-prefix")
     made = [posixpath.normpath(posixpath.join(prefix, out)) for out in outs]
-    results = [
-        path
-        for _, path in entries
-        if Path(path).name in RESULT_NAMES or any(path == out or path.startswith(f"{out}/") for out in made)
-    ]
+    results = [path for _, path in entries if is_result(path, made)]
     others = [path for state, path in entries if state != "??" and path not in results]
     if others:
         raise DeliveryError(f"{', '.join(others)} was edited and is not committed; commit or undo that first")
@@ -65,6 +61,11 @@ def commit_results(root: Path, branch: str, message: str, outs: Collection[str] 
     commit = _git(top, "commit-tree", tree, "-p", "HEAD", "-m", message)
     _git(top, "update-ref", "-m", "results of a run", f"refs/heads/{branch}", commit)
     return commit
+
+
+def is_result(path: str, outs: Collection[str]) -> bool:
+    """Whether a run wrote a file that git holds: an output or a part of one, or what DVC itself writes."""
+    return Path(path).name in RESULT_NAMES or any(path == out or path.startswith(f"{out}/") for out in outs)
 
 
 def _git(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.timings import read_timings
+from flows.timings import STAGE_LOG, read_timings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-STAGE_LOG = Path("logs/timings.jsonl")
+    from pathlib import Path
 
 
 def record_duration(dvc_tmp: Path, address: str, wall_s: float) -> None:

@@ -21,10 +21,11 @@ from flows.causes import RevisionError
 from flows.delivery import DeliveryError, commit_results
 from flows.difference import DifferenceError, compare_revisions, write_file
 from flows.difference_text import write_markdown
-from flows.durations import STAGE_LOG, read_runs
+from flows.durations import read_runs
 from flows.graph import GraphError, Project
 from flows.reproduce import reproduce
 from flows.settings import SettingsError, read_settings
+from flows.timings import STAGE_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,8 @@ def scheduled(
     """Bring the project around the current folder up to date and commit what it made to a branch.
 
     Args:
-        branch: made, or moved, to one commit with params.yaml and dvc.lock on top of the one that is checked out.
+        branch: made, or moved, to one commit on top of the one that is checked out, with what the run wrote of what
+            git holds: params.yaml, every dvc.lock, metrics, tables.
         values: top-level values of params.yaml to set first.
         targets: as for `dvc repro`.
         cpus: as for the flow `reproduce`.
@@ -98,7 +100,8 @@ def _write_for_report(root: Path, difference: Difference, settings: Settings) ->
     """Write what the run took and changed where a report reads it; nothing where no report does."""
     written = []
     if settings.actual_file and (root / STAGE_LOG).exists():
-        written.append(write_actual(root, root / STAGE_LOG, settings))
+        with Project() as project:
+            written.append(write_actual(project, root / STAGE_LOG, settings))
     if settings.difference_file:
         written.append(write_file(difference, settings, root))
     return written

@@ -99,10 +99,15 @@ def measure_capacity(
 ) -> Capacity:
     """Find out what this process may use of the machine; what is given is taken as given."""
     return Capacity(
-        cpus=len(os.sched_getaffinity(0)) if cpus is None else cpus,
+        cpus=count_cpus() if cpus is None else cpus,
         memory_gib=psutil.virtual_memory().total / _GIB if memory_gib is None else memory_gib,
         gpus=find_gpus() if gpus is None else gpus,
     )
+
+
+def count_cpus() -> int:
+    """How many processors this process may use; where the system does not say (macOS), all that there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_gpus() -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from flows.settings import SettingsError, read_settings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+STAGE_LOG = Path("logs/timings.jsonl")
 _log = logging.getLogger(__name__)
 _COLUMNS = ("stage", "instances", "wall min", "longest min", "cpu min", "peak MiB")
 
@@ -98,7 +99,7 @@ def main() -> None:
     """Print the table; without a log there is nothing to say, and that is no failure."""
     logging.basicConfig(format="%(message)s")
     parser = argparse.ArgumentParser(description="Minutes per stage.", allow_abbrev=False)
-    parser.add_argument("log", nargs="?", type=Path, default=Path("logs/timings.jsonl"), metavar="LOG")
+    parser.add_argument("log", nargs="?", type=Path, default=STAGE_LOG, metavar="LOG")
     parser.add_argument("--write", action="store_true", help="also where actual_file of [tool.flows] says")
     args = parser.parse_args()
     path: Path = args.log
@@ -106,11 +107,14 @@ def main() -> None:
         _log.warning("no timings: %s does not exist; stages write it when they run", path)
         return
     if args.write:
+        import flows.telemetry  # noqa: F401  # before dvc, which reads the environment when imported
         from flows.actual import write_actual  # which reads timings itself
+        from flows.graph import GraphError, Project
 
         try:
-            write_actual(Path(), path, read_settings(Path("pyproject.toml")))
-        except (RevisionError, SettingsError) as error:
+            with Project() as project:
+                write_actual(project, path, read_settings(Path("pyproject.toml")))
+        except (GraphError, RevisionError, SettingsError) as error:
             sys.exit(str(error))
     write_table(group_timings(read_timings(path)), Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
 
 
-@pytest.fixture
-def committed(diamond: DemoProject, monkeypatch: pytest.MonkeyPatch) -> DemoProject:
+@pytest.fixture(autouse=True)
+def author(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{name}_NAME", "a")
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@b")
+
+
+@pytest.fixture
+def committed(diamond: DemoProject) -> DemoProject:
     (diamond.root / ".gitignore").write_text("ran.txt\n")
     diamond.write(DIAMOND, DIAMOND_PARAMS)
     diamond.dvc("repro", "--quiet")
@@ -50,6 +55,43 @@ def test_a_scheduled_run_leaves_its_results_on_a_branch_with_what_changed(commit
     assert message.startswith("Results: rate 0.7\n\n5 stages: ")
     assert "| `params.yaml: rate` | `0.5` | `0.7` |" in message
     assert "rate" in read_artifacts(state)["difference"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_report_of_a_scheduled_run_has_what_it_took_and_changed(project: DemoProject) -> None:
+    note = (
+        'echo "{\\"stage\\": \\"score\\", \\"finished\\": \\"$(date +%Y-%m-%dT%H:%M:%S)\\", \\"wall_s\\": 1, '
+        '\\"cpu_s\\": 1, \\"peak_mib\\": 1}" >> logs/timings.jsonl'
+    )
+    files = ["actual.json", "difference.json"]
+    project.write(
+        {
+            "score": {
+                "cmd": f"mkdir -p logs; echo '{{\"score\": ${{rate}}}}' > scores.json; {note}",
+                "params": ["rate"],
+                "metrics": [{"scores.json": {"cache": False}}],
+            },
+            "publish": {"cmd": "cat actual.json difference.json > report", "deps": files, "outs": ["report"]},
+        },
+        {"rate": 0.5},
+    )
+    (project.root / ".gitignore").write_text("logs\n")
+    (project.root / "pyproject.toml").write_text(
+        '[tool.flows]\nactual_file = "actual.json"\ndifference_file = "difference.json"\n'
+    )
+    (project.root / "actual.json").write_text('{"stages": {}}')
+    (project.root / "difference.json").write_text('{"before": null}')
+    project.dvc("repro", "--quiet")
+    commit(project.root)
+    state: Any = scheduled(branch="results/try", values={"rate": "0.7"}, return_state=True)
+    assert state.is_completed(), state.message
+    changed = project.git("diff", "--name-only", "HEAD", "results/try").split()
+    assert changed == ["actual.json", "difference.json", "dvc.lock", "params.yaml", "scores.json"]
+    actual, difference = (project.git("show", f"results/try:{name}") for name in files)
+    assert set(json.loads(actual)["stages"]) == {"score"}
+    assert [change["after"] for change in json.loads(difference)["scores"]] == [0.7]
+    assert (project.root / "report").read_text() == actual + difference
+    assert project.dvc("status") == "Data and pipelines are up to date."
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.settings import Needs
-from flows.slots import Capacity, Slots, measure_capacity
+from flows.slots import Capacity, Slots, count_cpus, measure_capacity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,3 +118,11 @@ def test_gpus_are_listed_by_the_driver(tmp_path: Path, monkeypatch: pytest.Monke
     assert measure_capacity().gpus == ("0", "1")
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert measure_capacity().gpus == ()
+
+
+def test_where_the_system_does_not_say_what_a_process_may_use_all_processors_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert count_cpus() == 6
