@@ -21,11 +21,14 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from benchmarks.pools import write_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NUM_PROCESSES = 2
 REPEATS = 2
@@ -87,11 +90,16 @@ def make_select(num_records: int) -> Any:
 
 def measure(what: str, pool: Path, num_records: int, work: Path) -> dict[str, float]:
     """Run one of the two in a new process; its seconds and memory."""
-    command = [sys.executable, "-m", "benchmarks.curation", "--run", what, "--pool", str(pool), "--work", str(work)]
+    arguments = ["--run", what, "--pool", str(pool), "--work", str(work), "--records", str(num_records)]
+    return measure_command([sys.executable, "-m", "benchmarks.curation", *arguments])
+
+
+def measure_command(command: Sequence[str]) -> dict[str, float]:
+    """Run a command; its seconds, and the most memory that it and its processes had together."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     peak = 0
-    with subprocess.Popen([*command, "--records", str(num_records)]) as process:
+    with subprocess.Popen(command) as process:
         while process.poll() is None:
             peak = max(peak, count_resident(process.pid))
             time.sleep(SAMPLING_S)
@@ -211,7 +219,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="curation-", dir=args.folder) as name:
         folder = Path(name)
         result = measure_growth(folder, args.growth) if args.growth else compare(folder, args.records)
-    result |= {"goals": GOALS, "machine": describe_machine("cpu"), "command": "python -m benchmarks.curation"}
+    command = " ".join(["python -m benchmarks.curation", *sys.argv[1:]])
+    result |= {"goals": GOALS, "machine": describe_machine("cpu"), "command": command}
     if args.output:
         args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result))

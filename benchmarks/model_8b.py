@@ -206,6 +206,8 @@ def measure(
     one, two = (count_flops(model, make_batch(config, model, about, samples=count)) for count in (1, 2))
     flops = one + (samples - 1) * (two - one)
     model.zero_grad(set_to_none=True)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # counting took memory that no step takes
     fuse(model, is_fused=fused)
     batch = make_batch(config, model, about, samples=samples)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
