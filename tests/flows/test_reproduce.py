@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import yaml
 from prefect import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -274,6 +275,9 @@ def test_scores_and_verdicts_against_the_last_commit_minutes_gpu_hours_and_the_r
     (project.root / "pyproject.toml").write_text(
         text.replace("[tool.flows]", '[tool.flows]\nlink_artifacts = ["*.json"]')
     )
+    stages = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
+    stages["train_b"]["cmd"] = f"sleep 0.5; {stages['train_b']['cmd']}"  # a hundredth of a minute, as it is rounded
+    (project.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     project.dvc("repro", "--quiet")
     project.commit()
     set_params(project, scores={"a": 40, "b": 20})
