@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 S3_PORT ?= 5555
 
-.PHONY: setup setup-gpu lock check format test test-browser docs repro plan ui ui-stop s3 timings
+.PHONY: setup setup-gpu setup-ray lock check format test test-browser docs repro plan ui ui-stop s3 timings
 
 repro: setup ## the main job
 	dvc repro
@@ -46,7 +46,7 @@ setup: $(BIN)/.installed
 $(BIN)/.installed: requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	grep -v -E '^(accelerate|triton)==' requirements.lock > .venv/requirements.txt
+	grep -v -E '^(accelerate|triton|ray|protobuf)==' requirements.lock > .venv/requirements.txt
 	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements.txt
 	uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	touch $@
@@ -54,6 +54,10 @@ $(BIN)/.installed: requirements.lock
 setup-gpu: setup ## what only GPU runs need
 	grep -E '^(accelerate|triton)==' requirements.lock > .venv/requirements-gpu.txt
 	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements-gpu.txt
+
+setup-ray: setup ## what curation on a Ray cluster needs
+	grep -E '^(ray|protobuf)==' requirements.lock > .venv/requirements-ray.txt
+	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements-ray.txt
 
 lock: setup
 	python .ci/lock.py write
