@@ -72,8 +72,20 @@ def gather_content(
         "deviations": read_markdown_table(deviations),
         "runs": _list_runs(rows, index, tables / RUNS_NAME),
         "costs": compare_costs(forecast, actual),
-        "changes": read_json(difference),
+        "changes": _order_changes(read_json(difference)),
     }
+
+
+def _order_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores by how many standard errors they moved; then those of unknown noise; what is new or gone last."""
+
+    def place(score: Mapping[str, Any]) -> tuple[int, float]:
+        if score["before"] is None or score["after"] is None:
+            return 2, 0.0
+        errors, _, unit = score["verdict"].partition(" ")
+        return (0, -float(errors)) if unit == "standard errors" else (1, 0.0)
+
+    return {**changes, "scores": sorted(changes["scores"], key=place)}
 
 
 def read_markdown_table(path: Path) -> dict[str, Any]:

@@ -49,7 +49,12 @@ DIFFERENCE = {
     "before": "abc1234",
     "after": "workspace",
     "noise_limit": 2.0,
-    "scores": [{"name": "scores.json: GQA", "before": 40.0, "after": 55.0, "verdict": "3.5 standard errors"}],
+    "scores": [
+        {"name": "training.json: final_loss", "before": 0.3, "after": 0.2, "verdict": ""},
+        {"name": "probe.json: accuracy", "before": None, "after": 31.0, "verdict": "new"},
+        {"name": "scores.json: GQA", "before": 40.0, "after": 55.0, "verdict": "3.5 standard errors"},
+        {"name": "scores.json: MMB", "before": 40.0, "after": 62.0, "verdict": "10.5 standard errors"},
+    ],
     "num_noise": 7,
     "files": [
         {

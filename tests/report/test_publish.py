@@ -143,6 +143,18 @@ def test_what_changed_since_a_commit_stands_in_the_report_with_what_explains_it(
     assert "param params.yaml: rate 0.1 -> 0.2 2" in text
 
 
+def test_what_moved_most_stands_first_and_what_is_new_last(html: str) -> None:
+    text = read_text(html)
+    names = [
+        "scores.json: MMB 40 62",
+        "scores.json: GQA 40 55",
+        "final_loss 0.3 0.2 of unknown noise",
+        "accuracy – 31 new",
+    ]
+    places = [text.index(name) for name in names]
+    assert places == sorted(places)
+
+
 def test_before_the_first_run_the_report_says_that_nothing_was_measured_or_compared(
     world: World, tables: Path, figures: Path, tmp_path: Path
 ) -> None:
