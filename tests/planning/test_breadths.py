@@ -42,3 +42,4 @@ def test_the_largest_models_are_planned_with_every_row_there_is(everything: Expe
     # a step's operations follow the LLM's size: 34B are more than 13B are more than 8B on equal samples
     flops = [facts[key].flops / facts[key].amount.tokens for key in FINAL]
     assert flops == sorted(flops)
+    assert forecast.warnings() == [], "the final models fit the scale's own devices"
