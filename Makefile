@@ -66,9 +66,12 @@ format: setup
 	ruff format .
 	ruff check --fix .
 
-ui: setup ## the run in Prefect's UI
+ui: export PREFECT_API_URL = http://127.0.0.1:$(PREFECT_PORT)/api
+ui: setup ## Prefect's UI, where Run starts the run, and a worker that does it; Ctrl-C ends the worker
 	python -m flows.server start --port $(PREFECT_PORT)
-	PREFECT_API_URL=http://127.0.0.1:$(PREFECT_PORT)/api python -m flows.reproduce
+	prefect work-pool create local --type process --overwrite
+	prefect --no-prompt deploy --name on-demand
+	prefect worker start --pool local
 
 ui-stop: setup
 	python -m flows.server stop

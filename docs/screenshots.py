@@ -31,7 +31,7 @@ _log = logging.getLogger("screenshots")
 
 
 def main() -> None:
-    """Write run.png, image.png, table.png, and a picture of each table that the run itself published."""
+    """Write run.png, image.png, table.png, a picture of each table that the run published, and of the deployment."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Pictures of a run in Prefect's UI.", allow_abbrev=False)
     parser.add_argument("--server", default="http://127.0.0.1:4200")
@@ -53,6 +53,8 @@ def main() -> None:
         pages["table"] = (_page(artifacts, args.table or tables[0]), (1400, 700))
     if args.image or images:
         pages["image"] = (_page(artifacts, args.image or images[0]), (1000, 760))
+    for deployment in _ask(args.server, "deployments", {"deployments": {"name": {"any_": ["on-demand"]}}}):
+        pages["deployment"] = (f"deployments/deployment/{deployment['id']}", (1400, 800))
     args.output.mkdir(parents=True, exist_ok=True)
     for name, (page, size) in pages.items():
         path = args.output / f"{name}.png"

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from prefect.client.schemas.schedules import CronSchedule
 
+from flows.reproduce import reproduce
 from flows.scheduled import scheduled, set_values
 from flows.settings import SettingsError
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, REPOSITORY
@@ -119,13 +120,17 @@ def test_a_value_that_cannot_be_set_is_refused(name: str, tmp_path: Path) -> Non
 
 def test_there_is_a_nightly_a_weekly_and_a_manual_deployment() -> None:
     schedules = {item["name"]: [each["cron"] for each in item.get("schedules", [])] for item in DEPLOYMENTS}
-    assert list(schedules) == ["nightly-mini", "weekly-gpu", "manual-paper"]
-    assert [len(crons) for crons in schedules.values()] == [1, 1, 0]
+    assert list(schedules) == ["on-demand", "nightly-mini", "weekly-gpu", "manual-paper"]
+    assert [len(crons) for crons in schedules.values()] == [0, 1, 1, 0]
     for (cron,) in (crons for crons in schedules.values() if crons):
         CronSchedule(cron=cron)
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_deployment_starts_the_flow_with_params_that_it_takes(deployment: dict[str, Any]) -> None:
-    assert deployment["entrypoint"] == f"{inspect.getfile(scheduled.fn)[len(str(REPOSITORY)) + 1 :]}:scheduled"
-    assert scheduled.validate_parameters({"push_to": None} | deployment["parameters"])["branch"].startswith("results/")
+    path, name = deployment["entrypoint"].split(":")
+    flow = {"scheduled": scheduled, "reproduce": reproduce}[name]
+    assert path == inspect.getfile(flow.fn)[len(str(REPOSITORY)) + 1 :]
+    parameters = flow.validate_parameters(deployment.get("parameters", {}))
+    if name == "scheduled":
+        assert parameters["branch"].startswith("results/")
