@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cambrian.report.config import AttentionTable, BackboneMeaning, GradingTable, ProbeRow, ProbeTable
-    from cambrian.report.published import Cell, Published, PublishedTable
+    from cambrian.report.published import Cell, Published
     from cambrian.report.scores import RunScores
 
 PROBES, ATTENTION, READINGS, DIALOGUES = "probes", "attention", "readings", "dialogues"
@@ -93,7 +93,7 @@ def make_probe_table(
         )
     note = "Ours is the mean feature under least squares with a ridge; the paper prints no recipe."
     task = f"{', '.join(map(str, sorted(classes)))} classes at this scale." if classes else "No encoder is probed yet."
-    return _make_table(printed, keys, [*columns, AVERAGE], rows, scale, [
+    return Table.of(printed, scale=scale, keys=keys, columns=[*columns, AVERAGE], rows=rows, own_notes=[
         note, task, f"{AVERAGE} is that of the encoder's run in table 11, which no printed column of table 7 has.",
     ])  # fmt: skip
 
@@ -127,8 +127,8 @@ def make_attention_table(config: AttentionTable, analyses: Path, published: Publ
                 difference=cell_differences(theirs, ours),
             )
         )
-    return _make_table(
-        printed, ["encoder"], columns, rows, scale,
+    return Table.of(
+        printed, scale=scale, keys=["encoder"], columns=columns, rows=rows, own_notes=
         ["Percent, over all heads, queries that see picture, and aggregator layers, those in the LLM included; the "
          "error is over questions."],
     )  # fmt: skip
@@ -166,7 +166,14 @@ def make_grading_table(config: GradingTable, analyses: Path, published: Publishe
             )
         )
     who = f"In the place of GPT-3.5 stands: {', '.join(sorted(graders))}." if graders else "No replies are graded yet."
-    return _make_table(printed, keys, columns, rows, scale, [who, "The error of a delta is over paired questions."])
+    return Table.of(
+        printed,
+        scale=scale,
+        keys=keys,
+        columns=columns,
+        rows=rows,
+        own_notes=[who, "The error of a delta is over paired questions."],
+    )
 
 
 def make_clean_table(runs: Sequence[str], analyses: Path, published: Published, *, scale: str) -> Table:
@@ -226,19 +233,3 @@ def _status(ours: Mapping[str, Cell], theirs: Mapping[str, Cell]) -> Any:
 def round_errors(errors: Mapping[str, float | None]) -> dict[str, float]:
     """Standard errors as files hold them; what has none is left out."""
     return {name: round(error, 4) for name, error in errors.items() if error is not None}
-
-
-def _make_table(
-    printed: PublishedTable, keys: list[str], columns: list[str], rows: list[Row], scale: str, notes: list[str]
-) -> Table:
-    return Table(
-        id=printed.id,
-        number=printed.number,
-        title=printed.title,
-        scale=scale,
-        keys=keys,
-        columns=columns,
-        rows=rows,
-        notes=list(printed.notes),
-        own_notes=notes,
-    )

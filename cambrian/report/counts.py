@@ -38,15 +38,12 @@ def make_task_table(tasks: Mapping[str, str], benchmarks: Path, published: Publi
                 difference={} if count is None or not isinstance(samples, int) else {"samples": count - samples},
             )
         )
-    return Table(
-        id=printed.id,
-        number=printed.number,
-        title=printed.title,
+    return Table.of(
+        printed,
         scale=scale,
         keys=["type", "task"],
         columns=["sources", "samples"],
         rows=rows,
-        notes=list(printed.notes),
         own_notes=["The difference is one of size: the questions are other ones, made by the same rules."],
     )
 
@@ -80,15 +77,12 @@ def make_backbone_table(
             )
         )
     assert set(columns) >= {"group", "supervision", "patch", "tokens"}
-    return Table(
-        id=printed.id,
-        number=printed.number,
-        title=printed.title,
+    return Table.of(
+        printed,
         scale=scale,
         keys=["group", "method"],
         columns=[*shown, "patch", "tokens"],
         rows=rows,
-        notes=list(printed.notes),
         own_notes=["Facts, not results: the reproduced face is what the name means at this scale."],
     )
 
@@ -125,15 +119,12 @@ def make_leakage_table(config: LeakageTable, validated: Path, published: Publish
                 difference=differences,
             )
         )
-    return Table(
-        id=printed.id,
-        number=printed.number,
-        title=printed.title,
+    return Table.of(
+        printed,
         scale=scale,
         keys=keys,
         columns=columns,
         rows=rows,
-        notes=list(printed.notes),
         own_notes=[
             "Differences are percentage points of the test images. The engine's part is not compared by itself yet."
         ],
@@ -168,15 +159,12 @@ def make_composition_table(
                 },
             )
         )
-    return Table(
-        id=printed.id,
-        number=printed.number,
-        title=printed.title,
+    return Table.of(
+        printed,
         scale=scale,
         keys=["category", "dataset"],
         columns=columns,
         rows=rows,
-        notes=list(printed.notes),
         own_notes=[f"Thousands of samples; one record stands for {samples_per_record} of them."],
     )
 

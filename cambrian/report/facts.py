@@ -139,10 +139,8 @@ def _make_table(
     scale: str,
     note: str,
 ) -> Table:
-    return Table(
-        id=printed.id,
-        number=printed.number,
-        title=printed.title,
+    return Table.of(
+        printed,
         scale=scale,
         keys=keys,
         columns=columns,
@@ -157,7 +155,6 @@ def _make_table(
             )
             for key, theirs, ours in lines
         ],
-        notes=list(printed.notes),
         own_notes=[note],
     )
 

@@ -59,6 +59,30 @@ class Table:
     own_notes: list[str]
     """What a reader must know of our side."""
 
+    @classmethod
+    def of(
+        cls,
+        printed: PublishedTable,
+        *,
+        scale: str,
+        keys: list[str],
+        columns: list[str],
+        rows: list[Row],
+        own_notes: list[str],
+    ) -> Table:
+        """A published table with our rows: its name, number, title and notes are the publication's."""
+        return cls(
+            id=printed.id,
+            number=printed.number,
+            title=printed.title,
+            scale=scale,
+            keys=keys,
+            columns=columns,
+            rows=rows,
+            notes=list(printed.notes),
+            own_notes=own_notes,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The table as plain values."""
         return asdict(self)
@@ -148,15 +172,12 @@ def make_ranking_table(
                 difference=expected.get(place, {}),
             )
         )
-    return Table(
-        id=printed.id,
-        number=printed.number,
-        title=printed.title,
+    return Table.of(
+        printed,
         scale=scale,
         keys=keys,
         columns=columns,
         rows=rows,
-        notes=list(printed.notes),
         own_notes=[
             "Ours are ranks among the reproduced rows; a difference compares with the printed ranks among them."
         ],
