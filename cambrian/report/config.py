@@ -171,7 +171,7 @@ class Finding(Contrast):
     id: str
     claim: str
     source: str
-    reading: Literal["with_image", "gap", "blind_over_chance", "clusters"]
+    reading: Literal["with_image", "gap", "blind_over_chance", "clusters", "talk"]
     paired: bool
     relative_to: Contrast | None = None
     expect: Literal["above", "below", "within"]

@@ -10,6 +10,7 @@ from cambrian.report.analysis import CVBENCH, contrast_groups, join_cvbench, mea
 from cambrian.report.published import FIGURE_SCORE_NAMES, look_up_table
 from cambrian.report.scores import means_of_scores, out_of_100
 from cambrian.report.tables import round_cell
+from cambrian.report.talk import mean_with_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cambrian.report.config import Contrast, Finding, ReportConfig, TablesConfig
     from cambrian.report.published import Published
     from cambrian.report.scores import RunScores
+    from cambrian.report.talk import Talk
 
 OURS = "ours"
 """Source of a finding that the publication does not claim."""
@@ -70,14 +72,18 @@ def judge_findings(
     published: Published,
     *,
     seed_deviations: Mapping[str, float],
+    talk: Mapping[str, Talk],
 ) -> list[Judged]:
     """Judge every finding by the runs that there are.
 
-    `seed_deviations` are measured between seeds, by measure; where there is none, the config's stands for it.
+    `seed_deviations` are measured between seeds, by measure; where there is none, the config's stands for it. `talk` is
+    what runs were measured by in conversation.
     """
     printed = _published_scores(tables, published)
     return [
-        _judge(
+        _judge_talk(finding, talk, config)
+        if finding.reading == "talk"
+        else _judge(
             finding,
             scores,
             config,
@@ -177,6 +183,28 @@ def _judge_clusters(
         verdict=verdict,
         runs=sorted(runs) if measured is not None else [],
         missing=sorted(set(finding.plus) - scores.keys()),
+    )
+
+
+def _judge_talk(finding: Finding, talk: Mapping[str, Talk], config: ReportConfig) -> Judged:
+    """What one run says less what the other says to the same open questions; the error is over these pairs."""
+    (plus,), (minus,) = finding.plus, finding.minus
+    found = [talk[run].values[finding.measure] for run in (plus, minus) if run in talk]
+    value = error = None
+    verdict: Verdict = "not attempted"
+    if len(found) == len((plus, minus)):
+        value, error = mean_with_error([ours - other for ours, other in zip(*found, strict=True)])
+        verdict = judge_effect(
+            value, error, expect=finding.expect, limit=finding.limit, min_standard_errors=config.min_standard_errors
+        )
+    return _make_judged(
+        finding,
+        effect=value,
+        error=error,
+        printed_effect=None,  # the paper shows examples
+        verdict=verdict,
+        runs=sorted((plus, minus)) if value is not None else [],
+        missing=sorted({plus, minus} - talk.keys()),
     )
 
 

@@ -31,7 +31,7 @@ from cambrian.report.published import AVERAGE, KNOWLEDGE, SEEING, read_published
 from cambrian.report.scores import read_scores
 from cambrian.report.seeds import average_seeds, group_seeds
 from cambrian.report.tables import make_ranking_table, make_score_table, round_cell
-from cambrian.report.talk import make_answer_machine_table
+from cambrian.report.talk import make_answer_machine_table, read_talk
 from cambrian.report.verdicts import count_verdicts, judge_cells, write_verdicts
 
 if TYPE_CHECKING:
@@ -98,7 +98,13 @@ def tabulate(
     )
     tables.sort(key=lambda table: (table.number is None, table.number or 0, table.id))
     findings = judge_findings(
-        read_findings_config().findings, scores, config, tables_config, published, seed_deviations=seed_deviations
+        read_findings_config().findings,
+        scores,
+        config,
+        tables_config,
+        published,
+        seed_deviations=seed_deviations,
+        talk=read_talk(analyses, runs, scale=scale),
     )
     origins = find_origins(results, runs)
     verdicts = judge_cells(

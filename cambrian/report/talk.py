@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from cambrian.report.analyses import DIALOGUES, read_analysis, round_errors
 from cambrian.report.published import AVERAGE
 from cambrian.report.tables import Row, Table, round_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from cambrian.report.config import AnswerMachineTable
@@ -29,7 +30,57 @@ NUM_COLUMNS = 2
 NUM_LINE_CHARACTERS = 44
 """Of one column of a figure."""
 
-_TALK = ("open questions", "words in a reply", "words in the reference", "one-word replies, %", "ROUGE-1")
+_OPEN_QUESTIONS = "open questions"
+_MEASURES = ("words in a reply", "words in the reference", "one-word replies, %", "ROUGE-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A run's replies to the open questions, measured: one number a question, in the questions' order."""
+
+    values: dict[str, list[float]]
+    """By measure, as `_MEASURES` names them."""
+
+    @classmethod
+    def of(cls, dialogues: Sequence[Mapping[str, Any]]) -> Self:
+        """Measure length and quality of the replies that stage `converse` recorded."""
+        turns = [
+            turn for dialogue in dialogues for turn in dialogue["turns"] if turn["reference_words"] >= MIN_OPEN_WORDS
+        ]
+        words, references, single, quality = _MEASURES
+        return cls(
+            {
+                words: [float(turn["words"]) for turn in turns],
+                references: [float(turn["reference_words"]) for turn in turns],
+                single: [100.0 * (turn["words"] <= 1) for turn in turns],
+                quality: [100.0 * turn["overlap"] for turn in turns],
+            }
+        )
+
+    def summarise(self) -> dict[str, tuple[float, float | None]]:
+        """The number of questions, and each measure's mean with its standard error; empty without any question."""
+        num_questions = len(self.values[_MEASURES[0]])
+        if not num_questions:
+            return {}
+        means = {name: mean_with_error(values) for name, values in self.values.items()}
+        return {_OPEN_QUESTIONS: (float(num_questions), None), **means}
+
+
+def mean_with_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error, of one value or more."""
+    mean = math.fsum(values) / len(values)
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values)) / len(values)
+
+
+def read_talk(analyses: Path, runs: Iterable[str], *, scale: str) -> dict[str, Talk]:
+    """Of those runs that were talked to and asked an open question, what was measured.
+
+    Raises:
+        ArtifactError: a recorded conversation is broken, or of another run or scale.
+    """
+    found = {run: read_analysis(analyses, DIALOGUES, run, scale=scale) for run in runs}
+    talk = {run: Talk.of(value["dialogues"]) for run, value in found.items() if value is not None}
+    return {run: measured for run, measured in talk.items() if measured.summarise()}
 
 
 def make_answer_machine_table(
@@ -39,7 +90,7 @@ def make_answer_machine_table(
     rows = []
     for label, run in (("with format prompts", config.with_prompts), ("without", config.without_prompts)):
         found = read_analysis(analyses, DIALOGUES, run, scale=scale)
-        measures = measure_talk(found["dialogues"]) if found is not None else {}
+        measures = Talk.of(found["dialogues"]).summarise() if found is not None else {}
         if run in scores:
             measures[AVERAGE] = (scores[run].headline[AVERAGE], scores[run].standard_error[AVERAGE])
         rows.append(
@@ -58,7 +109,7 @@ def make_answer_machine_table(
         title="Format prompts in training: scores, and talk in answer to open questions",
         scale=scale,
         keys=["training"],
-        columns=[AVERAGE, *_TALK],
+        columns=[AVERAGE, _OPEN_QUESTIONS, *_MEASURES],
         rows=rows,
         notes=[],
         own_notes=[
@@ -67,26 +118,6 @@ def make_answer_machine_table(
             "words, in percent; errors are over questions."
         ],
     )
-
-
-def measure_talk(dialogues: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float | None]]:
-    """Length and quality of the replies to open questions, each with its standard error over questions."""
-    turns = [turn for dialogue in dialogues for turn in dialogue["turns"] if turn["reference_words"] >= MIN_OPEN_WORDS]
-    if not turns:
-        return {}
-    number, words, references, single, quality = _TALK
-    return {
-        number: (float(len(turns)), None),
-        words: _mean([turn["words"] for turn in turns]),
-        references: _mean([turn["reference_words"] for turn in turns]),
-        single: _mean([100.0 * (turn["words"] <= 1) for turn in turns]),
-        quality: _mean([100.0 * turn["overlap"] for turn in turns]),
-    }
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    mean = math.fsum(values) / len(values)
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values)) / len(values)
 
 
 def list_prompt_examples(config: AnswerMachineTable, analyses: Path, pictures: Path, *, scale: str) -> Rows:

@@ -50,6 +50,16 @@ def test_the_reference_has_every_class_of_params() -> None:
     assert [module for module in modules if f"::: {module}\n" not in text] == []
 
 
+def test_every_file_that_a_page_names_is_there() -> None:
+    named = re.compile(
+        r"(?<![\w/.-])(?:tests|cambrian|flows|stages|benchmarks|pipeline)/[\w./-]+\.(?:py|yaml|json|html|typ)\b"
+    )
+    texts = {page: page.read_text() for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]}
+    found = [(page.name, path) for page, text in texts.items() for path in named.findall(text)]
+    assert len(found) > 50
+    assert [(page, path) for page, path in found if not (ROOT / path).is_file()] == []
+
+
 @pytest.mark.parametrize(("page", "command"), list_commands())
 def test_every_command_names_what_there_is(page: str, command: str) -> None:
     program, *arguments = shlex.split(command)

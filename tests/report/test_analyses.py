@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cambrian.interfaces import ArtifactError
-from cambrian.report.talk import image_address, measure_talk, wrap_lines
+from cambrian.report.talk import Talk, image_address, wrap_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +89,18 @@ def test_the_answer_machine_is_measured_on_open_questions(tables: Path) -> None:
     assert "Average" in long["standard_error"]
 
 
+def test_findings_about_talk_compare_the_same_questions(tables: Path) -> None:
+    findings = {finding["id"]: finding for finding in read(tables / "findings.json")["findings"]}
+    longer = findings["format-prompts-length"]
+    assert (longer["effect"], longer["standard_error"], longer["verdict"]) == (4, 0, "supported")
+    assert (longer["runs"], longer["missing"]) == (["cambrian-8b", "cambrian-8b-plain"], [])
+    assert longer["published_effect"] is None
+    assert findings["format-prompts-quality"]["effect"] == pytest.approx(
+        rows_of(tables, "answer_machine")["with format prompts"]["reproduced"]["ROUGE-1"]
+        - rows_of(tables, "answer_machine")["without"]["reproduced"]["ROUGE-1"]
+    )
+
+
 def test_nothing_analysed_is_not_attempted_everywhere(world: World, tmp_path: Path) -> None:
     world.tabulate(tmp_path / "tables", analyses=tmp_path / "nothing")
     for name in ("linear_probe", "attention_share", "fuzzy_matching"):
@@ -129,10 +141,10 @@ def test_the_engines_example_is_its_first_sample_with_a_picture(figures: Path) -
 
 def test_talk_is_measured_with_its_error() -> None:
     turns = [{"words": words, "reference_words": 4, "overlap": words / 4} for words in (1, 3)]
-    measures = measure_talk([{"turns": [*turns, {"words": 9, "reference_words": 2, "overlap": 0.0}]}])
+    measures = Talk.of([{"turns": [*turns, {"words": 9, "reference_words": 2, "overlap": 0.0}]}]).summarise()
     assert measures["words in a reply"] == (2, pytest.approx(1 / 2**0.5))
     assert measures["one-word replies, %"] == (50, pytest.approx(50 / 2**0.5))
-    assert measure_talk([]) == {}
+    assert Talk.of([]).summarise() == {}
 
 
 def test_pictures_and_lines_are_written_for_a_page() -> None:

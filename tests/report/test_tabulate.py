@@ -131,7 +131,7 @@ def test_a_finding_names_its_runs_and_what_is_missing(tables: Path) -> None:
 
 def test_findings_without_any_run_are_not_attempted() -> None:
     judged = judge_findings(
-        read_findings_config().findings, {}, CONFIG, read_tables_config(), read_published(), seed_deviations={}
+        read_findings_config().findings, {}, CONFIG, read_tables_config(), read_published(), seed_deviations={}, talk={}
     )
     assert {finding.verdict for finding in judged} == {"not attempted"}
 
