@@ -242,7 +242,7 @@ def _import_deepspeed() -> Any:
         import deepspeed
     except ImportError as error:
         raise ParamsError(
-            f"training.engine is deepspeed, which cannot be imported ({error}): `make setup-gpu` installs it"
+            f"training.engine is deepspeed, which cannot be imported ({error}): `make setup` installs it"
         ) from error
     deepspeed.utils.logger.setLevel(logging.WARNING)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

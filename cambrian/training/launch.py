@@ -31,6 +31,6 @@ def launch(command: Sequence[str], module: str) -> None:
         os.execvp(command[0], [*command, module, *sys.argv[1:]])
     except FileNotFoundError as error:
         raise ParamsError(
-            f"training.launch: {command[0]!r} is not on this machine's PATH: install it (`make setup-gpu`), or start "
-            f"one process by {ALONE}"
+            f"training.launch: {command[0]!r} is not on this machine's PATH: deepspeed and torchrun come with "
+            f"`make setup` (put .venv/bin on PATH), any other has to be installed; or start one process by {ALONE}"
         ) from error

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from cambrian.interfaces import ParamsError
 from cambrian.models.tensor_files import read_tensors
 from cambrian.params import parse_block
 from cambrian.training.config import Recipe, TrainingConfig
+from cambrian.training.deepspeed_engine import _import_deepspeed
 from cambrian.training.engines import check_processes, count_accumulation_steps
 from cambrian.training.processes import Processes
 from tests.training import many, tiny
@@ -127,6 +129,14 @@ def test_a_global_batch_that_does_not_divide_is_refused() -> None:
 def test_the_local_engine_refuses_company() -> None:
     with pytest.raises(ParamsError, match=r"engine is local and 2 processes were started.*choose \{kind: deepspeed"):
         check_processes(config(**LOCAL), recipe(), Processes(0, 2))
+
+
+def test_a_missing_deepspeed_names_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(
+        ParamsError, match=r"engine is deepspeed, which cannot be imported .*: `make setup` installs it"
+    ):
+        _import_deepspeed()
 
 
 def test_deepspeed_refuses_muon() -> None:
