@@ -22,9 +22,9 @@ from cambrian.data.world.pictures import (
     render,
     sample_picture,
 )
+from cambrian.data.world.question_forms import Question
 from cambrian.data.world.questions import (
     QUESTION_KINDS,
-    Question,
     all_words,
     answer_letter,
     draw_question,

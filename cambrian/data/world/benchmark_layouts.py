@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cambrian.data.world.pictures import Picture
-    from cambrian.data.world.questions import Question
+    from cambrian.data.world.question_forms import Question
 
 IMAGE_COLUMNS = ("image", "image_1", "decoded_image")
 """Columns that hold an encoded picture (or, in SEED-Bench, a list of them)."""

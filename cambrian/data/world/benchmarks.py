@@ -14,7 +14,8 @@ from cambrian.data.world.cards import Card
 from cambrian.data.world.config import WorldConfig
 from cambrian.data.world.cvbench import CVBenchConfig, Task, find_candidates
 from cambrian.data.world.pictures import draw_png, sample_picture
-from cambrian.data.world.questions import NO, YES, Question, draw_question, find_questions, sample_twins
+from cambrian.data.world.question_forms import NO, YES, Question
+from cambrian.data.world.questions import draw_question, find_questions, sample_twins
 from cambrian.data.world.scenes import sample_scene
 from cambrian.data.world.words import Kind
 from cambrian.interfaces import ParamsError

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, get_args
 
 from cambrian.data.world.config import CountRange
 from cambrian.data.world.pictures import Picture, count_things, kind_of, sample_picture
+from cambrian.data.world.question_forms import NO, YES, Question
 from cambrian.data.world.questions import (
-    NO,
     QUESTION_KINDS,
-    YES,
-    Question,
     answer_letter,
     draw_question,
     letter_choices,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
-from cambrian.data.world.questions import NOUNS, TEMPLATES
+from cambrian.data.world.question_forms import NOUNS, TEMPLATES
 from cambrian.data.world.scenes import distance
 from cambrian.data.world.words import NUMBERS, SHAPES
 from cambrian.params import Params
