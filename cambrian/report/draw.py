@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from cambrian.artifacts import write_folder, write_json
 from cambrian.params import Params, parse_block, read_yaml
 from cambrian.report import data_figures, score_figures, talk
-from cambrian.report.charts import DRAWINGS, VEGALITE_VERSION, render_spec, render_template
+from cambrian.report.charts import DRAWINGS
 from cambrian.report.config import read_tables_config
 from cambrian.report.counts import count_tasks
 from cambrian.report.diagrams import DIAGRAMS, DiagramFacts
+from cambrian.report.drawing import VEGALITE_VERSION, render_spec, render_template
 from cambrian.report.published import read_published
 from cambrian.report.scores import read_scores
 from cambrian.report.seeds import average_seeds, group_seeds

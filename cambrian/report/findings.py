@@ -127,16 +127,12 @@ def _judge(
         for sign, side in sides
     ]
     value = error = None
-    verdict: Verdict = "not attempted"
     runs: list[str] = []
     if all(effect is not None for _, effect in effects):
         present = [(sign, effect) for sign, effect in effects if effect is not None]
         value = math.fsum(sign * effect.value for sign, effect in present)
         error = math.sqrt(math.fsum(effect.error**2 for _, effect in present))
         runs = sorted({run for _, effect in present for run in effect.runs})
-        verdict = judge_effect(
-            value, error, expect=finding.expect, limit=finding.limit, min_standard_errors=config.min_standard_errors
-        )
     theirs = [
         (sign, None if finding.source == OURS else _measure_published(side, finding, printed, published))
         for sign, side in sides
@@ -148,10 +144,10 @@ def _judge(
     )
     return _make_judged(
         finding,
+        config,
         effect=value,
         error=error,
         printed_effect=printed_effect,
-        verdict=verdict,
         runs=runs,
         missing=sorted(named - scores.keys()),
     )
@@ -170,17 +166,12 @@ def _judge_clusters(
     pool = [join_cvbench({name: scores[run].with_image[name] for name in published.scores}) for run in runs]
     measured = measure_grouping(pool, names, groups)
     value, error = measured if measured is not None else (None, None)
-    verdict: Verdict = "not attempted"
-    if value is not None and error is not None:
-        verdict = judge_effect(
-            value, error, expect=finding.expect, limit=finding.limit, min_standard_errors=config.min_standard_errors
-        )
     return _make_judged(
         finding,
+        config,
         effect=value,
         error=error,
         printed_effect=contrast_groups(data["matrix"], groups),
-        verdict=verdict,
         runs=sorted(runs) if measured is not None else [],
         missing=sorted(set(finding.plus) - scores.keys()),
     )
@@ -191,18 +182,14 @@ def _judge_talk(finding: Finding, talk: Mapping[str, Talk], config: ReportConfig
     (plus,), (minus,) = finding.plus, finding.minus
     found = [talk[run].values[finding.measure] for run in (plus, minus) if run in talk]
     value = error = None
-    verdict: Verdict = "not attempted"
     if len(found) == len((plus, minus)):
         value, error = mean_with_error([ours - other for ours, other in zip(*found, strict=True)])
-        verdict = judge_effect(
-            value, error, expect=finding.expect, limit=finding.limit, min_standard_errors=config.min_standard_errors
-        )
     return _make_judged(
         finding,
+        config,
         effect=value,
         error=error,
         printed_effect=None,  # the paper shows examples
-        verdict=verdict,
         runs=sorted((plus, minus)) if value is not None else [],
         missing=sorted({plus, minus} - talk.keys()),
     )
@@ -210,14 +197,20 @@ def _judge_talk(finding: Finding, talk: Mapping[str, Talk], config: ReportConfig
 
 def _make_judged(
     finding: Finding,
+    config: ReportConfig,
     *,
     effect: float | None,
     error: float | None,
     printed_effect: float | None,
-    verdict: Verdict,
     runs: list[str],
     missing: list[str],
 ) -> Judged:
+    """The finding with its verdict; what has no effect was not attempted."""
+    verdict: Verdict = "not attempted"
+    if effect is not None and error is not None:
+        verdict = judge_effect(
+            effect, error, expect=finding.expect, limit=finding.limit, min_standard_errors=config.min_standard_errors
+        )
     reach = None if error is None else Z_95 * error
     return Judged(
         id=finding.id,

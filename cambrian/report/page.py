@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cambrian.report.charts import GRID, INK, VEGALITE_VERSION
+from cambrian.report.drawing import GRID, INK, VEGALITE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from cambrian.report.charts import INK, MUTED
+from cambrian.report.drawing import INK, MUTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cambrian.report.charts import DATA_ANCHOR, DRAWINGS
+from cambrian.report.charts import DRAWINGS
 from cambrian.report.diagrams import DIAGRAMS
 from cambrian.report.draw import read_figures_config
+from cambrian.report.drawing import DATA_ANCHOR
 
 if TYPE_CHECKING:
     from pathlib import Path
