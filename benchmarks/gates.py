@@ -68,7 +68,8 @@ def make_config() -> Any:
 
     return ValidationConfig(
         max_turns=6, max_turn_characters=1000, min_image_side=SIDE, hash_side=SIDE, max_hash_distance=0,
-        max_near_duplicate_share=0.0, max_contradicted_share=1.0, max_shortfall_share=0.0, max_leaked_share=0.5,
+        max_near_duplicate_share=0.0, max_contradicted_share=1.0, max_shortfall_share=0.0, max_missing_share=0.0,
+        max_category_deviation=0.0, max_leaked_share=0.5,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The suite of a mix: what Great Expectations is asked, shard by shard, and its answers without clocks and names."""
+"""The suites of pools and mixes: what Great Expectations is asked, shard by shard, and its answers without clocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NUM_EXAMPLES = 5
 
 
 class ValidationConfig(Params):
-    """What a mix must be to be trained on."""
+    """What a pool must be to be curated from, and a mix to be trained on."""
 
     max_turns: NonNegativeInt
     """Turns of one conversation, both speakers."""
@@ -43,9 +43,13 @@ class ValidationConfig(Params):
     max_contradicted_share: Share
     """Of the records: whose question about a picture another record answers otherwise."""
     max_shortfall_share: Share
-    """Of the records that the mix asks for: that its pool does not have."""
+    """Of the records that a mix asks for: that its pool does not have."""
+    max_missing_share: Share
+    """Of the records that stand for the published samples of a pool's sources: that the pool does not have."""
+    max_category_deviation: Share
+    """Between the share of a category in a pool and in its sources as published."""
     max_leaked_share: Share
-    """Of all benchmarks' images: that a training image looks like."""
+    """Of all benchmarks' images: that an image of the pool or mix looks like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,64 +82,89 @@ class Outcome:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def list_expectations(config: ValidationConfig) -> list[Expectation]:
-    """The suite of every mix, in the report's order."""
-
-    def among(name: str, table: str, column: str, values: Sequence[Any], share: float = 1.0) -> Expectation:
-        arguments = {"column": column, "value_set": list(values), "mostly": share}
-        return Expectation(name, table, "ExpectColumnValuesToBeInSet", arguments)
-
-    def few(name: str, column: str, max_share: float) -> Expectation:
-        return replace(among(name, "records", column, [False], 1 - max_share), rows="compared")
-
-    def within(name: str, table: str, column: str, low: float, high: float) -> Expectation:
-        arguments = {"column": column, "min_value": low, "max_value": high}
-        return Expectation(name, table, "ExpectColumnValuesToBeBetween", arguments)
-
-    def largest(name: str, table: str, column: str, low: float, high: float) -> Expectation:
-        arguments = {"column": column, "min_value": low, "max_value": high}
-        return Expectation(name, table, "ExpectColumnMaxToBeBetween", arguments)
-
-    def equal(name: str, table: str, left: str, right: str) -> Expectation:
-        arguments = {"column_A": left, "column_B": right}
-        return Expectation(name, table, "ExpectColumnPairValuesToBeEqual", arguments)
-
-    def unique(name: str, table: str, column: str, rows: Rows) -> Expectation:
-        return Expectation(name, table, "ExpectColumnValuesToBeUnique", {"column": column}, rows)
-
+def list_pool_expectations(config: ValidationConfig) -> list[Expectation]:
+    """The suite of every clean pool, in the report's order."""
     return [
-        Expectation(
-            "the file has a mix's columns",
-            "file",
-            "ExpectTableColumnsToMatchOrderedList",
-            {"column_list": ["id", "source", "category", "image", "conversations"]},
-        ),
-        unique("ids are unique", "records", "id", "same id"),
-        Expectation("ids are there", "records", "ExpectColumnValuesToNotBeNull", {"column": "id"}),
-        among("categories are known", "records", "category", KNOWN_CATEGORIES),
-        equal("stored categories are those of the sources", "records", "stored_category", "category"),
-        within("conversations have turns", "records", "num_turns", 2, config.max_turns),
-        among("a person speaks first", "records", "first_speaker", ["human"]),
-        among("the model speaks last", "records", "last_speaker", ["gpt"]),
-        equal("speakers alternate", "turns", "speaker", "expected_speaker"),
-        within("turns have text", "turns", "num_characters", 1, config.max_turn_characters),
-        equal("image markers match images", "records", "num_markers", "num_images"),
-        among("images can be read", "records", "image_fault", [""]),
-        unique("no sample is there twice", "records", "content", "same content"),
-        few("few near duplicates", "is_near_duplicate", config.max_near_duplicate_share),
-        few("few contradictions", "is_contradicted", config.max_contradicted_share),
+        *_list_record_expectations(config),
+        _equal("what came in went on or was dropped", "sources", "counted_in", "accounted"),
+        _equal("the ledger counts what is kept", "sources", "kept", "counted_out"),
+        _equal("every dropped record is listed", "sources", "dropped", "counted_dropped"),
+        _within("categories have their published shares", "categories", "deviation", 0, config.max_category_deviation),
+        _largest("the pool has what was published", "whole", "missing_share", config.max_missing_share),
+        _largest("few test images leaked", "whole", "leaked_share", config.max_leaked_share),
+    ]
+
+
+def list_mix_expectations(config: ValidationConfig) -> list[Expectation]:
+    """The suite of every mix, in the report's order."""
+    return [
+        *_list_record_expectations(config),
         Expectation(
             "no part is over its limit",
             "parts",
             "ExpectColumnPairValuesAToBeGreaterThanB",
             {"column_A": "limit", "column_B": "taken", "or_equal": True},
         ),
-        equal("parts are as large as asked and available", "parts", "taken", "expected"),
-        largest("all records belong to a part", "whole", "records_beside_parts", 0, 0),
-        largest("the ledger counts all records", "whole", "records_beside_ledger", 0, 0),
-        largest("the pool has what the mix asks for", "whole", "shortfall_share", 0, config.max_shortfall_share),
-        largest("few test images leaked", "whole", "leaked_share", 0, config.max_leaked_share),
+        _equal("parts are as large as asked and available", "parts", "taken", "expected"),
+        _largest("all records belong to a part", "whole", "records_beside_parts", 0),
+        _largest("the ledger counts all records", "whole", "records_beside_ledger", 0),
+        _largest("the pool has what the mix asks for", "whole", "shortfall_share", config.max_shortfall_share),
+        _largest("few test images leaked", "whole", "leaked_share", config.max_leaked_share),
     ]
+
+
+def _list_record_expectations(config: ValidationConfig) -> list[Expectation]:
+    """What is asked of the records of both."""
+    return [
+        Expectation(
+            "the file has the columns of records",
+            "file",
+            "ExpectTableColumnsToMatchOrderedList",
+            {"column_list": ["id", "source", "category", "image", "conversations"]},
+        ),
+        _unique("ids are unique", "records", "id", "same id"),
+        Expectation("ids are there", "records", "ExpectColumnValuesToNotBeNull", {"column": "id"}),
+        _among("categories are known", "records", "category", KNOWN_CATEGORIES),
+        _equal("stored categories are those of the sources", "records", "stored_category", "category"),
+        _within("conversations have turns", "records", "num_turns", 2, config.max_turns),
+        _among("a person speaks first", "records", "first_speaker", ["human"]),
+        _among("the model speaks last", "records", "last_speaker", ["gpt"]),
+        _equal("speakers alternate", "turns", "speaker", "expected_speaker"),
+        _within("turns have text", "turns", "num_characters", 1, config.max_turn_characters),
+        _equal("image markers match images", "records", "num_markers", "num_images"),
+        _among("images can be read", "records", "image_fault", [""]),
+        _unique("no sample is there twice", "records", "content", "same content"),
+        _few("few near duplicates", "is_near_duplicate", config.max_near_duplicate_share),
+        _few("few contradictions", "is_contradicted", config.max_contradicted_share),
+    ]
+
+
+def _among(name: str, table: str, column: str, values: Sequence[Any], share: float = 1.0) -> Expectation:
+    arguments = {"column": column, "value_set": list(values), "mostly": share}
+    return Expectation(name, table, "ExpectColumnValuesToBeInSet", arguments)
+
+
+def _few(name: str, column: str, max_share: float) -> Expectation:
+    return replace(_among(name, "records", column, [False], 1 - max_share), rows="compared")
+
+
+def _within(name: str, table: str, column: str, low: float, high: float) -> Expectation:
+    arguments = {"column": column, "min_value": low, "max_value": high}
+    return Expectation(name, table, "ExpectColumnValuesToBeBetween", arguments)
+
+
+def _largest(name: str, table: str, column: str, high: float) -> Expectation:
+    arguments = {"column": column, "min_value": 0, "max_value": high}
+    return Expectation(name, table, "ExpectColumnMaxToBeBetween", arguments)
+
+
+def _equal(name: str, table: str, left: str, right: str) -> Expectation:
+    arguments = {"column_A": left, "column_B": right}
+    return Expectation(name, table, "ExpectColumnPairValuesToBeEqual", arguments)
+
+
+def _unique(name: str, table: str, column: str, rows: Rows) -> Expectation:
+    return Expectation(name, table, "ExpectColumnValuesToBeUnique", {"column": column}, rows)
 
 
 @dataclass(slots=True)
@@ -169,7 +198,7 @@ class Gate:
         stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
         context = gx.get_context(mode="ephemeral", project_config=DataContextConfig(store_backend_defaults=stores))
         context.variables.progress_bars = {"globally": False}
-        source = context.data_sources.add_pandas("mix")
+        source = context.data_sources.add_pandas("records")
         self._expectations = list(expectations)
         self._tallies = {expectation.name: _Tally() for expectation in expectations}
         self._definitions: dict[tuple[str, Rows], Any] = {}

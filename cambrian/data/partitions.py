@@ -83,8 +83,7 @@ def _run_on_ray(
         import ray
     except ModuleNotFoundError as error:
         raise ParamsError(
-            "partitions.kind is ray, but Ray is not installed here, expected the extra: pip install 'cambrian[ray]', "
-            "or take kind: processes"
+            "partitions.kind is ray, but Ray is not installed here: run `make setup-ray`, or take kind: processes"
         ) from error
 
     class Worker:

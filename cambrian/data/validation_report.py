@@ -23,8 +23,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
-def write_report(folder: Path, summary: dict[str, Any]) -> None:
-    """Write index.html from a gate's verdict."""
+def write_report(folder: Path, summary: dict[str, Any], title: str) -> None:
+    """Write index.html from a gate's verdict; `title` leaves a place for whether it is fit."""
     leakage = summary["leakage"]
     expectations = [
         (
@@ -44,7 +44,8 @@ def write_report(folder: Path, summary: dict[str, Any]) -> None:
         for name, facts in leakage["benchmarks"].items()
     ]
     leaked = [(row["id"], row["source"], ", ".join(row["benchmarks"])) for row in leakage["records"]]
-    title = f"Mix {summary['mix']}: {'fit for training' if summary['success'] else 'not fit for training'}"
+    title = title.format("fit" if summary["success"] else "not fit")
+    title = title[0].upper() + title[1:]
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{num_met} of {len(expectations)} expectations met; {summary['records']} records, "
@@ -56,7 +57,7 @@ def write_report(folder: Path, summary: dict[str, Any]) -> None:
         "<h2>Test images that look like a training image</h2>",
         f"<p>{leakage['found_share']:.2%} of all test images (difference hashing).</p>",
         _table(["benchmark", "test images", "found", "share"], benchmarks),
-        f"<h2>Training records with a test image: {len(leaked)}</h2>",
+        f"<h2>Records with a test image: {len(leaked)}</h2>",
         f"<p>At most {_MAX_LEAKED_ROWS} are shown; all are in the verdict.</p>",
         _table(["record", "source", "benchmarks"], leaked[:_MAX_LEAKED_ROWS]),
     ]

@@ -57,7 +57,7 @@ class BackboneRow(Params):
 
 
 class LeakageTable(Params):
-    """Columns of the leakage table by mix, and rows that join the images of several scores."""
+    """Columns of the leakage table by verdict, and rows that join the images of several scores."""
 
     columns: dict[str, str]
     joined: dict[str, list[str]]

@@ -247,13 +247,14 @@ def _list_funnel(data: Path) -> list[dict[str, Any]]:
 
 
 def _list_gates(validated: Path) -> list[dict[str, Any]]:
+    """What every gate found: of the pools, then of the mixes."""
     gates = []
-    for path in sorted(validated.glob("*.json")):
+    for path in [*sorted(validated.glob("pools/*.json")), *sorted(validated.glob("*.json"))]:
         verdict = read_json(path)
         met = sum(outcome["success"] for outcome in verdict["expectations"])
         gates.append(
             {
-                "mix": verdict["mix"],
+                "name": f"pool {verdict['pool']}" if "pool" in verdict else verdict["mix"],
                 "success": verdict["success"],
                 "met": f"{met} of {len(verdict['expectations'])}",
                 "records": verdict["records"],

@@ -88,13 +88,13 @@ def make_backbone_table(
 
 
 def make_leakage_table(config: LeakageTable, validated: Path, published: Published, *, scale: str) -> Table:
-    """Test images found among the training images of each mix, by benchmark."""
+    """Test images found among the training images of each mix or pool, by benchmark; `validated` has the verdicts."""
     printed = look_up_table(published, "leakage")
     keys, columns = ["category", "test set"], list(printed.columns[2:])
     verdicts = {
-        column: read_json(validated / f"{mix}.json")["leakage"]["benchmarks"]
-        for column, mix in config.columns.items()
-        if (validated / f"{mix}.json").is_file()
+        column: read_json(validated / f"{name}.json")["leakage"]["benchmarks"]
+        for column, name in config.columns.items()
+        if (validated / f"{name}.json").is_file()
     }
     rows = []
     for values in printed.rows:
@@ -126,7 +126,7 @@ def make_leakage_table(config: LeakageTable, validated: Path, published: Publish
         columns=columns,
         rows=rows,
         own_notes=[
-            "Differences are percentage points of the test images. The engine's part is not compared by itself yet."
+            "Differences are percentage points of the test images. The engine's column is of its own records' images."
         ],
     )
 

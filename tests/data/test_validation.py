@@ -25,7 +25,8 @@ from tests.data.pools import picture, recompress
 
 CONFIG = ValidationConfig(
     max_turns=6, max_turn_characters=60, min_image_side=16, hash_side=16, max_hash_distance=0,
-    max_near_duplicate_share=0.0, max_contradicted_share=0.0, max_shortfall_share=0.0, max_leaked_share=0.0,
+    max_near_duplicate_share=0.0, max_contradicted_share=0.0, max_shortfall_share=0.0, max_missing_share=0.0,
+    max_category_deviation=0.0, max_leaked_share=0.0,
 )  # fmt: skip
 PARTITIONS = PartitionsConfig(kind="processes", num_processes=1, chunk_bytes=2**20, bucket_bytes=2**20)
 SOURCES: dict[str, dict[str, Any]] = {
@@ -103,7 +104,7 @@ def test_a_sound_mix_passes_with_a_verdict_and_a_report() -> None:
     assert (verdict["records"], verdict["turns"], verdict["images"]) == (3, 6, 3)
     assert read_manifest(Path("report"))["files"].keys() == {"index.html"}
     page = Path("report/index.html").read_text()
-    assert "Mix trial: fit for training" in page
+    assert "Mix trial is fit for training" in page
     assert "http" not in page
     assert not FAILED_REPORTS_DIR.exists() or not any(FAILED_REPORTS_DIR.iterdir())
 
@@ -246,7 +247,9 @@ def test_a_missing_column_is_found() -> None:
     with write_folder(Path("mix")) as folder:
         pq.write_table(table.drop_columns(["category"]), folder / "records.parquet")
         write_json(folder / "ledger.json", ledger)
-    with pytest.raises(ArtifactError, match=r"the file has a mix's columns .*stored categories .*not be computed"):
+    with pytest.raises(
+        ArtifactError, match=r"the file has the columns of records .*stored categories .*not be computed"
+    ):
         validate(row)
 
 

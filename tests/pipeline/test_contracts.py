@@ -81,6 +81,15 @@ def test_every_data_path_stands_in_the_command(stage: str) -> None:
     assert not missing, f"{stage} does not get {missing} from its command line"
 
 
+def test_a_gate_stands_between_a_pool_and_its_mixes_and_between_a_mix_and_training() -> None:
+    pool, mix = "data/${scale}/validated/pools/${item.pool}.json", "data/${scale}/validated/${item.mix}.json"
+    assert pool in STAGES["curate"]["deps"]
+    assert pool.replace("item.pool", "key") in STAGES["validate_pool"]["outs"]
+    assert mix in STAGES["align"]["deps"]
+    assert mix in STAGES["finetune"]["deps"]
+    assert mix.replace("item.mix", "key") in STAGES["validate"]["outs"]
+
+
 def test_no_code_asks_which_scale_it_is() -> None:
     files = sorted([*(ROOT / "cambrian").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
     assert len(files) > 40

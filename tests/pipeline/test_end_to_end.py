@@ -32,7 +32,8 @@ def reduce_numbers(scale: dict[str, Any]) -> None:
     for benchmark in scale["benchmarks"]["sets"].values():
         benchmark["items"] = 8
     scale["pools"]["instruction"]["leak"]["benchmarks"] = scale["benchmarks"]
-    scale["validation"] |= {"max_shortfall_share": 0.5, "max_contradicted_share": 0.5}
+    scale["validation"] |= {"max_shortfall_share": 0.5, "max_contradicted_share": 0.5, "max_missing_share": 0.5}
+    scale["validation"] |= {"max_category_deviation": 0.2}
     for backbone in scale["backbones"].values():
         settings = backbone.get("optimization") or backbone.get("objective", {}).get("optimization")
         if settings:

@@ -218,6 +218,9 @@ def write_data(data: Path) -> None:
             "leakage": {"found_share": 0.07, "benchmarks": leakage},
         }
         write_json(data / "validated" / f"{name}.json", verdict)
+    found_none = {"found_share": 0.0, "benchmarks": {"GQA": {"images": 100, "found": 0}}}
+    engine = {"pool": "engine", "success": True, "records": 6, "images": 6, "expectations": [], "leakage": found_none}
+    write_json(data / "validated" / "pools" / "engine.json", engine)
     step = {"step": "read", "in": 10, "out": 9, "dropped": {"malformed-json": 1}}
     write_json(data / "clean" / "instruction" / "ledger.json", {"steps": [step]})
     write_cvbench(data / "benchmarks")

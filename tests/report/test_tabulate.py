@@ -87,6 +87,7 @@ def test_leakage_joins_the_two_scores_of_one_benchmark(tables: Path) -> None:
     assert rows["CV-Bench"]["reproduced"] == {"images": 200, "in Cambrian-10M": 14, "in LLaVA-665k": 14}
     assert rows["all"]["reproduced"]["images"] == 300
     assert rows["GQA"]["difference"]["in Cambrian-10M"] == pytest.approx(7 - 100 / 398, abs=0.01)
+    assert rows["GQA"]["reproduced"]["in data engine 161k"] == 0
     assert rows["MMB"]["status"] == "not attempted"
 
 

@@ -1,4 +1,4 @@
-"""A mix, or a shard of one, as the tables that its expectations look at."""
+"""A pool or a mix, or a shard of one, as the tables that its expectations look at."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def describe_parts(
 def describe_records(
     records: Sequence[Record], images: Mapping[str, ImageFacts | RecordError], categories: Mapping[str, str]
 ) -> Table:
-    """One row per record, in the mix's order."""
+    """One row per record, in the file's order."""
     faults = {name: facts.reason for name, facts in images.items() if isinstance(facts, RecordError)}
     return {
         "id": [record.id for record in records],
