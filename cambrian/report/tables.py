@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cambrian.report.published import AVERAGE, look_up_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from cambrian.report.config import RankingTable, ScoreTable
     from cambrian.report.published import Cell, Published, PublishedTable
@@ -123,7 +123,7 @@ def make_score_table(
         cells = {column: printed.cell(values, column) for column in columns}
         rows.append(_score_row(keys, run_of_row.get(place), cells, scores))
     rows += [_score_row(list(row.row), row.run, {}, scores, columns) for row in config.added]
-    missing = sorted({row.run for row in rows if row.run is not None and row.run not in scores})
+    runs = {row.run for row in rows if row.run is not None}
     return Table(
         id=table_id,
         number=printed.number,
@@ -133,7 +133,7 @@ def make_score_table(
         columns=columns,
         rows=rows,
         notes=list(printed.notes),
-        own_notes=_note_missing(missing),
+        own_notes=[*_note_missing(sorted(runs - scores.keys())), *_note_seeds(runs, scores)],
     )
 
 
@@ -217,6 +217,14 @@ def cell_differences(theirs: Mapping[str, Cell], ours: Mapping[str, Cell]) -> di
         if len(numbers) == 2:
             differences[column] = round(float(numbers[1]) - float(numbers[0]), 8) + 0.0
     return differences
+
+
+def _note_seeds(runs: Collection[str], scores: Mapping[str, RunScores]) -> list[str]:
+    """Which of a table's runs stand for the mean over several seeds."""
+    repeated: dict[int, list[str]] = {}
+    for run in sorted(run for run in runs if run in scores and scores[run].num_seeds > 1):
+        repeated.setdefault(scores[run].num_seeds, []).append(run)
+    return [f"Means over {number} seeds: {', '.join(names)}." for number, names in sorted(repeated.items())]
 
 
 def _note_missing(runs: Sequence[str]) -> list[str]:

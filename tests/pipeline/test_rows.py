@@ -9,8 +9,9 @@ import pytest
 from cambrian.backbones.config import BackboneConfig, TrainedEncoder
 from cambrian.models.config import filled_slots
 from cambrian.params import ParamsFiles, parse_block, read_yaml
-from cambrian.report.config import read_tables_config
+from cambrian.report.config import read_findings_config, read_tables_config
 from cambrian.report.published import read_published
+from cambrian.report.seeds import group_seeds
 from cambrian.training.config import AdapterRow, ConnectorMeaning, Recipe, RunRow
 from tests.pipeline.imports import ROOT
 
@@ -18,7 +19,7 @@ FILES = ParamsFiles(ROOT)
 BREADTHS: dict[str, dict[str, Any]] = FILES.params["breadths"]
 SCALES = {path.stem: read_yaml(path) for path in sorted((ROOT / "scales").glob("*.yaml"))}
 TABLES = ("backbones", "mixes", "adapters", "runs", "probed", "analysed")
-SIZES = {"default": 35, "seeds": 83, "all": 116}
+SIZES = {"default": 49, "seeds": 83, "all": 130}
 
 
 def test_every_model_that_the_paper_trained_has_a_row() -> None:
@@ -30,7 +31,8 @@ def test_every_model_that_the_paper_trained_has_a_row() -> None:
     dinov2_518, connectors_without_concat, ablation_without_the_shared_row = 1, 3, 6
     final_with_phi3, floor_blind_and_plain = 4, 3
     rows += dinov2_518 + connectors_without_concat + ablation_without_the_shared_row
-    assert len(BREADTHS["all"]["runs"]) == rows + final_with_phi3 + floor_blind_and_plain
+    runs = BREADTHS["all"]["runs"]
+    assert len(group_seeds(runs)) == rows + final_with_phi3 + floor_blind_and_plain
 
 
 def test_the_breadths_have_their_sizes_and_hold_the_default_one() -> None:
@@ -71,13 +73,31 @@ def test_every_probed_encoder_of_the_paper_is_probed_with_all_rows_and_what_tabl
     assert set(config.attention.encoders.values()) == set(BREADTHS["all"]["runs"][config.attention.run]["encoders"])
 
 
-def test_repeated_seeds_differ_from_their_run_in_nothing_else() -> None:
-    runs = BREADTHS["seeds"]["runs"]
-    repeated = {name: row for name, row in runs.items() if name not in BREADTHS["default"]["runs"]}
-    assert len(repeated) == 48
-    for name, row in repeated.items():
-        base, _, seed = name.rpartition("-s")
-        assert row == {**runs[base], "seed": int(seed)}, name
+@pytest.mark.parametrize(("breadth", "num_runs"), [("default", 7), ("all", 7), ("seeds", 24)])
+def test_the_main_comparisons_have_three_seeds(breadth: str, num_runs: int) -> None:
+    runs = BREADTHS[breadth]["runs"]
+    repeated = {base: names for base, names in group_seeds(runs).items() if len(names) > 1}
+    assert len(repeated) == num_runs
+    for base, names in repeated.items():
+        assert names == [base, f"{base}-s1", f"{base}-s2"]
+        assert [runs[name]["seed"] for name in names] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("finding", "plus", "minus"),
+    [
+        ("two-phases", "clip-558k", "clip-0m"),
+        ("more-adapter-data", "clip-1200k", "clip-558k"),
+        ("dinov2-near-on-vision", "clip-1200k", "dinov2-1200k"),
+        ("sva-concat", "sva", "all-four"),
+        ("sva-resampler", "sva", "resampler"),
+    ],
+)
+def test_both_sides_of_a_main_comparison_have_three_seeds(finding: str, plus: str, minus: str) -> None:
+    (found,) = [one for one in read_findings_config().findings if one.id == finding]
+    assert (plus, minus) in zip(found.plus, found.minus, strict=True)
+    seeds = group_seeds(BREADTHS["default"]["runs"])
+    assert (len(seeds[plus]), len(seeds[minus])) == (3, 3)
 
 
 @pytest.mark.parametrize("scale", SCALES)
