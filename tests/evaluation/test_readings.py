@@ -11,7 +11,6 @@ import pytest
 
 from cambrian.data.image_facts import digest_image
 from cambrian.evaluation.benchmarks.registry import read_items
-from cambrian.evaluation.judge import Judge
 from cambrian.evaluation.readings import GradingBlock, write_readings
 from cambrian.evaluation.replies import write_replies
 from cambrian.interfaces import ArtifactError, Reply
@@ -20,6 +19,8 @@ from tests.evaluation.tiny import PROMPT, evaluation_config, write_tiny_benchmar
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.evaluation.endpoint import Endpoint
 
 STRICT = {"kind": "strict-rules"}
 
@@ -63,13 +64,23 @@ def test_the_strict_rules_stand_in_the_graders_place_under_their_name(tmp_path: 
     assert set(found["scores"]) == {"MME-P", "GQA"}
 
 
-def test_a_judges_column_is_the_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Judge, "grade", lambda self, items, texts: [0.0 for _ in items])
+def test_a_judge_takes_the_graders_place_by_one_value_and_is_replayed_without_its_endpoint(
+    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.message = lambda reply: "correct" if reply == "blue" else "incorrect"
     grading = {"kind": "language-model", "model": "a-judge", "recordings": str(tmp_path / "said.jsonl")}
-    found = read(tmp_path, grading, ("red", "blue", "red"))
+    found = read(tmp_path / "first", grading, ("red", "blue", "red"))
     gqa = found["scores"]["GQA"]
-    assert (found["grader"], gqa["rules"], gqa["grader"], gqa["difference"]) == ("a-judge", 100, 0, -100)
-    assert gqa["grader_error"] == gqa["difference_error"] == 0
+    assert (found["grader"], gqa["rules"]) == ("a-judge", 100)
+    assert gqa["grader"] == pytest.approx(100 / 3)
+    assert gqa["difference"] == pytest.approx(-200 / 3)
+    assert gqa["difference_error"] > 0
+    assert found["scores"]["MME-P"]["grader"] == 0
+    assert len(endpoint.asked) == 6  # four yes of MME, red and blue once each: what was asked is not asked again
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert read(tmp_path / "again", grading, ("red", "blue", "red")) == found
+    assert len(endpoint.asked) == 6
 
 
 def test_a_judge_without_endpoint_or_recordings_stops_and_writes_nothing(

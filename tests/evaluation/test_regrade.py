@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow
 import pyarrow.parquet
@@ -20,8 +18,9 @@ from cambrian.evaluation.regrade import format_readings, read_disputed, read_lea
 from cambrian.interfaces import ArtifactError, Item, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.evaluation.endpoint import Endpoint
 
 COLOURS = ("red", "blue")
 TEXTS = ("A", "A: or B", "B", "синий")
@@ -37,37 +36,6 @@ def mmvp_items() -> list[Item]:
 def answers(texts: tuple[str, ...] = TEXTS) -> Answers:
     replies = [Reply(item.id, text, True) for item, text in zip(mmvp_items(), texts, strict=True)]
     return Answers("a-run", {"MMVP": replies}, True)
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """A server in the form of OpenAI's, which finds every reply with an A in it correct; yields what it was asked."""
-    asked: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append({"path": self.path, "key": self.headers["Authorization"], **body})
-            reply = body["messages"][1]["content"].rsplit("Reply: ", 1)[1]
-            said = {"choices": [{"message": {"content": "Correct." if "A" in reply else "incorrect"}}]}
-            data = json.dumps(said).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1/")
-    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
-    yield asked
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def test_the_difference_between_readings_is_a_column(tmp_path: Path) -> None:
@@ -143,19 +111,19 @@ def test_only_published_data_sets_have_disputed_items(tmp_path: Path) -> None:
 
 
 def test_a_judges_recordings_need_no_key_the_second_time(
-    tmp_path: Path, endpoint: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recordings = tmp_path / "said.jsonl"
     (first,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=Judge("a-judge", recordings))
     assert (first.judge, first.judge_difference) == (50, 0)
-    assert len(endpoint) == 4
-    assert {(one["path"], one["key"], one["model"], one["temperature"]) for one in endpoint} == {
+    assert len(endpoint.asked) == 4
+    assert {(one["path"], one["key"], one["model"], one["temperature"]) for one in endpoint.asked} == {
         ("/v1/chat/completions", "Bearer sesame", "a-judge", 0)
     }
     monkeypatch.delenv("OPENAI_API_KEY")
     (again,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=Judge("a-judge", recordings))
     assert again == first
-    assert len(endpoint) == 4
+    assert len(endpoint.asked) == 4
     with pytest.raises(ArtifactError, match="lacks 4 judgements of another-judge: set OPENAI_BASE_URL"):
         regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={}, judge=Judge("another-judge", recordings))
     with pytest.raises(ArtifactError, match="lacks 1 judgements"):
@@ -166,6 +134,18 @@ def test_a_judges_recordings_need_no_key_the_second_time(
             leaked={},
             judge=Judge("a-judge", recordings),
         )
+
+
+def grade_all(recordings: Path) -> list[float]:
+    return Judge("a-judge", recordings).grade(mmvp_items(), TEXTS)
+
+
+def test_what_was_judged_before_the_endpoint_failed_is_not_asked_again(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.statuses = [200, 200, 401]
+    with pytest.raises(ArtifactError, match=r"(?s)cannot be asked \(.*401.*run again"):
+        grade_all(tmp_path / "said.jsonl")
+    assert grade_all(tmp_path / "said.jsonl") == [1, 1, 0, 0]
+    assert len(endpoint.asked) == 5
 
 
 def test_a_half_written_recording_is_named(tmp_path: Path) -> None:
