@@ -1,6 +1,7 @@
 """Language models: transformers' own classes, unmodified, read from ordinary checkpoint folders."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from torch import nn
 
 from cambrian.artifacts import read_json
 from cambrian.interfaces import ArtifactError
-from cambrian.models.tensor_files import load_tensors, read_tensors, unique_tensors
+from cambrian.models.tensor_files import TensorFile, load_tensors, read_tensors, unique_tensors
 from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import look_up
 
@@ -37,13 +38,49 @@ def read_language_model(folder: Path) -> nn.Module:
         ArtifactError: the folder is incomplete, its model type is unknown, or a tensor is missing, left over or of
             another shape.
     """
-    path = folder / "config.json"
-    try:
-        model = build_language_model(read_json(path))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: {error}") from error
+    model = _build_from(folder)
     load_tensors(unique_tensors(model), read_tensors(folder / "model.safetensors"), where=folder / "model.safetensors")
     return model.eval()
+
+
+def outline_language_model(folder: Path) -> nn.Module:
+    """Return what `read_language_model` does without its weights, whose names and shapes are checked.
+
+    Parameters are on the meta device; buffers, which no file holds, have their values.
+
+    Raises:
+        ArtifactError: as `read_language_model`.
+    """
+    with _parameters_on_meta():
+        model = _build_from(folder)
+    TensorFile(folder / "model.safetensors").check(unique_tensors(model))
+    return model.eval()
+
+
+def _build_from(folder: Path) -> nn.Module:
+    path = folder / "config.json"
+    try:
+        return build_language_model(read_json(path))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Let modules that are built meanwhile keep no memory for their parameters.
+
+    The block `with torch.device("meta")` would take the buffers' values too, which constructors compute.
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(self, name, None if param is None else nn.Parameter(param.to("meta"), param.requires_grad))
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def parse_language_model(values: Mapping[str, Any]) -> Any:

@@ -1,10 +1,11 @@
 """safetensors files: written with equal bytes for equal values, and read strictly."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,10 +28,46 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         return load_file(path)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing: run the stage that makes it (`dvc repro` does)") from error
-    except SafetensorError as error:
-        raise ArtifactError(f"{path} is not a safetensors file ({error}): delete it and run `dvc repro`") from error
+    except (FileNotFoundError, SafetensorError) as error:
+        raise _no_tensors(path, error) from error
+
+
+def _no_tensors(path: Path, error: Exception) -> ArtifactError:
+    if isinstance(error, FileNotFoundError):
+        return ArtifactError(f"{path} is missing: run the stage that makes it (`dvc repro` does)")
+    return ArtifactError(f"{path} is not a safetensors file ({error}): delete it and run `dvc repro`")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """A safetensors file of which tensors are read one by one, by their names behind a prefix."""
+
+    path: Path
+    prefix: str = ""
+
+    def read(self, name: str) -> Tensor:
+        """Read one tensor into memory."""
+        with safe_open(self.path, "pt") as file:
+            tensor: Tensor = file.get_tensor(self.prefix + name)
+            return tensor
+
+    def check(self, targets: Mapping[str, Tensor]) -> None:
+        """Compare names and shapes with a model's, without reading a tensor.
+
+        Raises:
+            ArtifactError: the file is missing or is not safetensors, or names or shapes differ.
+        """
+        try:
+            with safe_open(self.path, "pt") as file:
+                found = {
+                    key.removeprefix(self.prefix): tuple(file.get_slice(key).get_shape())
+                    for key in file.keys()  # noqa: SIM118  # not a mapping
+                    if key.startswith(self.prefix)
+                }
+        except (FileNotFoundError, SafetensorError) as error:
+            raise _no_tensors(self.path, error) from error
+        if faults := shape_faults(_shapes_of(targets), found):
+            raise ArtifactError(f"{self.path}: {faults}. It was written by another configuration: make it again")
 
 
 def load_tensors(targets: Mapping[str, Tensor], found: Mapping[str, Tensor], *, where: Path) -> None:

@@ -1,5 +1,6 @@
 """Models built from backbones, written and read as folders: `model.json` and `model.safetensors`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from cambrian.interfaces import ArtifactError, ParamsError
 from cambrian.models.assembling import assemble_model
 from cambrian.models.config import ModelConfig
 from cambrian.models.encoders import read_encoder
-from cambrian.models.language_model import read_language_model
+from cambrian.models.language_model import outline_language_model, read_language_model
 from cambrian.models.multimodal import PARTS, MultimodalModel
-from cambrian.models.tensor_files import load_tensors, read_tensors, unique_tensors, write_tensors
+from cambrian.models.tensor_files import TensorFile, load_tensors, read_tensors, unique_tensors, write_tensors
 from cambrian.params import Params, parse_block
 from cambrian.runtime import generator_seed
 
@@ -42,10 +43,39 @@ def build_model(config: ModelConfig, *, backbones: Path, seed: int) -> Multimoda
         ArtifactError: a backbone is missing, unfinished or not what its files say.
         ParamsError: the connector does not fit these encoders or this LLM.
     """
+    return _build(config, read_language_model, backbones, seed)
+
+
+def outline_model(
+    config: ModelConfig, *, backbones: Path, seed: int, initial: Path | None
+) -> tuple[MultimodalModel, TensorFile]:
+    """Build what `build_model` does, with the parts that `initial` stores, but the LLM without its weights.
+
+    The LLM's parameters are on the meta device; the file beside the model has their values, by their names in the LLM.
+
+    Raises:
+        ArtifactError: as `build_model` and `load_weights`.
+        ParamsError: as `build_model`.
+    """
+    model = _build(config, outline_language_model, backbones, seed)
+    weights = TensorFile(backbones / config.llm / WEIGHTS_NAME)
+    if initial is not None:
+        targets, file = _targets_in(model, initial), TensorFile(initial / WEIGHTS_NAME)
+        file.check(targets)
+        with torch.no_grad():
+            for name, target in targets.items():
+                if target.is_meta:
+                    weights = TensorFile(file.path, "llm.")
+                else:
+                    target.copy_(file.read(name))
+    return model, weights
+
+
+def _build(config: ModelConfig, read_llm: Callable[[Path], Any], backbones: Path, seed: int) -> MultimodalModel:
     hashes = {name: _weights_hash(backbones / name) for name in sorted({*config.encoders, config.llm})}
     with torch.random.fork_rng(devices=[]):
         encoders = [read_encoder(backbones / name) for name in config.encoders]
-        llm: Any = read_language_model(backbones / config.llm)
+        llm = read_llm(backbones / config.llm)
         torch.manual_seed(generator_seed(seed, "connector"))
         return assemble_model(config, encoders, llm, backbone_hashes=hashes)
 
@@ -82,6 +112,12 @@ def load_weights(model: MultimodalModel, folder: Path) -> None:
     Raises:
         ArtifactError: as `read_model`; also if the folder belongs to other backbones than the model's.
     """
+    path = folder / WEIGHTS_NAME
+    load_tensors(_targets_in(model, folder), read_tensors(path), where=path)
+
+
+def _targets_in(model: MultimodalModel, folder: Path) -> dict[str, Tensor]:
+    """The model's tensors of which a finished model folder has the values."""
     stored = read_stored(folder)
     for name, found in sorted(model.backbone_hashes.items()):
         expected = stored.backbones.get(name)
@@ -90,8 +126,7 @@ def load_weights(model: MultimodalModel, folder: Path) -> None:
                 f"{folder} was made with {'no' if expected is None else f'another ({expected[:12]})'} backbone {name}, "
                 f"the one at hand is {found[:12]}: run `dvc repro` to make it again"
             )
-    path = folder / WEIGHTS_NAME
-    load_tensors(_tensors_of(model, set(stored.parts)), read_tensors(path), where=path)
+    return _tensors_of(model, set(stored.parts))
 
 
 def read_stored(folder: Path) -> StoredModel:

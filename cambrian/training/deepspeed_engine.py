@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cambrian.models.multimodal import MultimodalModel
+    from cambrian.models.tensor_files import TensorFile
     from cambrian.training.config import DeepSpeedEngineConfig, Recipe
     from cambrian.training.processes import Processes
 
@@ -47,8 +48,11 @@ class DeepSpeedEngine:
         num_accumulation_steps: int,
         processes: Processes,
         device: torch.device,
+        llm_weights: TensorFile | None,
     ) -> None:
         """Take a model on the device and the optimizer's groups (`build_optimizers`).
+
+        At ZeRO stage 3 the model's LLM may be an outline, whose values are in `llm_weights`.
 
         Raises:
             ParamsError: DeepSpeed cannot be imported.
@@ -65,6 +69,8 @@ class DeepSpeedEngine:
         trained = _Trained(model)
         model.encoders.to(self._dtype)
         buffers = {name: buffer.clone() for name, buffer in trained.named_buffers()}
+        if llm_weights is not None:
+            self._divide(deepspeed, trained, values, llm_weights)
         optimizer = _build_adam(config, recipe, groups)
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=trained, optimizer=optimizer, config=values, dist_init_required=False
@@ -77,6 +83,28 @@ class DeepSpeedEngine:
         if config.zero_stage == 3:
             _persist(self._optimizer, self._whole)
         self._state = ShardedState(self._optimizer, self._trained, config.zero_stage, processes)
+
+    def _divide(self, deepspeed: Any, trained: nn.Module, values: dict[str, Any], llm_weights: TensorFile) -> None:
+        """Divide all that DeepSpeed knows, and give the LLM's parameters their values meanwhile, one by one.
+
+        DeepSpeed hands out what the main process has, so only that reads; no process holds more of the LLM than its
+        share and one parameter.
+        """
+        zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=values, dtype=self._dtype)
+        for name, parameter in self._model.llm.named_parameters():
+            if self.processes.is_main:
+                whole = llm_weights.read(name).to(self._dtype)
+            else:
+                whole = torch.empty(parameter.shape, dtype=self._dtype)
+            # The parameter stays the object that optimizer groups and tied modules hold.
+            torch.utils.swap_tensors(  # type: ignore[no-untyped-call]
+                parameter, nn.Parameter(whole, parameter.requires_grad)
+            )
+            zero._convert_to_zero_parameters([parameter])
+        for parameter in trained.parameters():
+            if not hasattr(parameter, "ds_id"):
+                parameter.data = parameter.data.to(self._dtype)
+                zero._convert_to_zero_parameters([parameter])
 
     def losses(self, batch: Batch | None) -> tuple[Tensor, Tensor]:
         """The mean loss over the batch's labelled positions; of every sample its sum and their number.

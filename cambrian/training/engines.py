@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from cambrian.models.multimodal import MultimodalModel
+    from cambrian.models.tensor_files import TensorFile
     from cambrian.training.config import DeepSpeedEngineConfig, Recipe
     from cambrian.training.engine import Engine
     from cambrian.training.processes import Processes
@@ -55,6 +56,11 @@ def count_accumulation_steps(recipe: Recipe, num_processes: int) -> int:
     return recipe.global_batch_size // at_once
 
 
+def divides_llm(config: LocalEngineConfig | DeepSpeedEngineConfig) -> bool:
+    """Whether no process needs the whole LLM in its memory: it is built as an outline, and filled part by part."""
+    return not isinstance(config, LocalEngineConfig) and config.zero_stage == 3
+
+
 def build_engine(
     config: LocalEngineConfig | DeepSpeedEngineConfig,
     model: MultimodalModel,
@@ -62,8 +68,12 @@ def build_engine(
     *,
     processes: Processes,
     device: torch.device,
+    llm_weights: TensorFile | None = None,
 ) -> Engine:
     """Make the engine of a model that is on its device, with the parts that learn set.
+
+    Where the LLM is an outline (`outline_model`), `llm_weights` has its values, and the engine divides it
+    (`divides_llm`).
 
     Raises:
         ParamsError: a part is to be trained at a rate of 0, or DeepSpeed is not installed.
@@ -92,4 +102,5 @@ def build_engine(
         num_accumulation_steps=count_accumulation_steps(recipe, processes.count),
         processes=processes,
         device=device,
+        llm_weights=llm_weights,
     )

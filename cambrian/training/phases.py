@@ -16,11 +16,11 @@ from cambrian.data.loading import open_images
 from cambrian.data.mapped_records import map_records
 from cambrian.data.tokenizer import read_tokenizer
 from cambrian.interfaces import ParamsError
-from cambrian.models.weights import build_model, load_weights, read_stored, write_model
+from cambrian.models.weights import build_model, load_weights, outline_model, read_stored, write_model
 from cambrian.release.templates import find_template
 from cambrian.runtime import generator_seed, logged_step
 from cambrian.training.checkpoints import Checkpoints, fingerprint
-from cambrian.training.engines import build_engine, check_processes
+from cambrian.training.engines import build_engine, check_processes, divides_llm
 from cambrian.training.features import FeatureCache
 from cambrian.training.loop import mean_final_loss
 from cambrian.training.processes import LOCAL_RANK, join_processes
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cambrian.data.loading import LoadingConfig
     from cambrian.models.config import ModelConfig
     from cambrian.models.multimodal import MultimodalModel
+    from cambrian.models.tensor_files import TensorFile
     from cambrian.runtime import RuntimeConfig
     from cambrian.training.config import Recipe, RunRow, TrainingConfig
 
@@ -93,16 +94,16 @@ def train_phase(
     check_processes(training.engine, recipe, processes)
     device = use_device(runtime, generator_seed(phase.seed, phase.name))
     with logged_step(f"{phase.name}: read"):
-        model = build_model(model_config, backbones=at.backbones, seed=phase.seed)
-        if phase.initial is not None:
-            load_weights(model, phase.initial)
+        model, llm_weights = _read_model(phase, model_config, training, at)
         samples = _read_samples(phase, model, model_config, recipe, training.loading, at)
     model.set_trainable(set(phase.trained))
     num_weights = sum(parameter.numel() for parameter in model.parts()["llm"])
     flops = count_flops_per_token(num_weights, learns="llm" in phase.trained)
-    model.to(device).train()
+    # as `model.to(device)`, which an outline's parameters refuse
+    model._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))  # type: ignore[no-untyped-call]
+    model.train()
     checkpoints = _find_checkpoints(phase, model, model_config, recipe, training, at)
-    engine = build_engine(training.engine, model, recipe, processes=processes, device=device)
+    engine = build_engine(training.engine, model, recipe, processes=processes, device=device, llm_weights=llm_weights)
     watch = Watch(training.watch, what=phase.name, processes=processes, flops_per_token=flops)
     curve = train_resumably(
         engine,
@@ -201,6 +202,18 @@ def write_curve(path: Path, curve: list[tuple[int, float]]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _read_model(
+    phase: Phase, model_config: ModelConfig, training: TrainingConfig, at: Places
+) -> tuple[MultimodalModel, TensorFile | None]:
+    """The model at its start; where the engine divides the LLM, without its weights, beside the file that has them."""
+    if divides_llm(training.engine):
+        return outline_model(model_config, backbones=at.backbones, seed=phase.seed, initial=phase.initial)
+    model = build_model(model_config, backbones=at.backbones, seed=phase.seed)
+    if phase.initial is not None:
+        load_weights(model, phase.initial)
+    return model, None
 
 
 def _read_samples(

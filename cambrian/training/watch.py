@@ -184,7 +184,8 @@ def open_board(config: NoBoardConfig | DVCLiveConfig | TensorBoardConfig | Wandb
             return _WandbBoard(config.project, what)
     except ImportError as error:
         raise ParamsError(
-            f"training.watch.board is {config.kind}, whose package cannot be imported ({error}): install it, or choose "
+            f"training.watch.board is {config.kind}, whose package cannot be imported ({error}): it is not among ours, "
+            f"install it (`uv pip install --python .venv/bin/python {config.kind}`), or choose "
             "{kind: dvclive, folder: ...} or {kind: none}"
         ) from error
     return _NoBoard()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,21 @@ def test_dvclive_draws_curves_that_dvc_reads(tmp_path: Path) -> None:
     assert table == ["step", "loss", "2", "0.5", "4", "0.25"]
 
 
-def test_a_board_that_is_not_installed_says_so() -> None:
-    with pytest.raises(ParamsError, match=r"training\.watch\.board is wandb.*install it, or choose"):
-        open_board(config(board={"kind": "wandb", "project": "x"}).board, "runs.x")
+@pytest.mark.parametrize(
+    ("board", "package"),
+    [
+        ({"kind": "wandb", "project": "x"}, "wandb"),
+        ({"kind": "tensorboard", "folder": "logs"}, "tensorboard"),
+        ({"kind": "dvclive", "folder": "logs"}, "dvclive"),
+    ],
+)
+def test_a_board_that_is_not_installed_names_the_package(
+    board: dict[str, str], package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (package, "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ParamsError, match=rf"board is {package}.*`uv pip install --python \S+ {package}`\), or choose"):
+        open_board(config(board=board).board, "runs.x")
 
 
 def test_weights_that_learn_cost_half_as_much_again() -> None:
