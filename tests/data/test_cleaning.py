@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -238,6 +239,21 @@ def test_lines_are_numbered_across_chunks(tmp_path: Path) -> None:
     clean_pool(CONFIG, partitions, pool=pool, output=tmp_path / "clean")
     dropped = pq.read_table(tmp_path / "clean/dropped.parquet").column("id").to_pylist()
     assert dropped == ["line 2", "line 4", "line 5"]
+
+
+def test_a_line_of_100_mb_is_dropped_and_never_whole_in_memory(tmp_path: Path) -> None:
+    """In the chunks and buckets that all scales have: the line lies in several chunks."""
+    num_bytes, most = 100_000_000, 40_000_000
+    pool = write_pool(tmp_path / "pool", [line("a"), "{" + "x" * num_bytes, line("b", answer="a cone")])
+    partitions = PARTITIONS.model_copy(update={"chunk_bytes": 2**25, "bucket_bytes": 2**28})
+    tracemalloc.start()
+    clean_pool(CONFIG, partitions, pool=pool, output=tmp_path / "clean")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < most
+    assert pq.read_table(tmp_path / "clean/records.parquet").column("id").to_pylist() == ["a", "b"]
+    [dropped] = pq.read_table(tmp_path / "clean/dropped.parquet").to_pylist()
+    assert (dropped["id"], dropped["reason"]) == ("line 2", "line-too-long")
 
 
 def test_a_reason_that_is_fatal_stops_the_stage_and_names_the_record(tmp_path: Path) -> None:
