@@ -12,8 +12,9 @@ export
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 S3_PORT ?= 5555
+KUBERNETES := prefect-kubernetes|kubernetes-asyncio|kopf|iso8601|pyopenssl|tenacity
 
-.PHONY: setup setup-gpu setup-ray lock check format test test-browser docs repro plan ui ui-stop s3 timings
+.PHONY: setup setup-gpu setup-ray setup-kubernetes lock check format test test-browser docs repro plan ui ui-stop s3 timings
 
 repro: setup ## the main job
 	dvc repro
@@ -46,7 +47,7 @@ setup: $(BIN)/.installed
 $(BIN)/.installed: requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	grep -v -E '^(accelerate|triton|ray|protobuf)==' requirements.lock > .venv/requirements.txt
+	grep -v -E '^(accelerate|triton|ray|protobuf|$(KUBERNETES))==' requirements.lock > .venv/requirements.txt
 	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements.txt
 	uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	touch $@
@@ -58,6 +59,11 @@ setup-gpu: setup ## what only GPU runs need
 setup-ray: setup ## what curation on a Ray cluster needs
 	grep -E '^(ray|protobuf)==' requirements.lock > .venv/requirements-ray.txt
 	uv pip install --python $(BIN)/python --quiet --compile-bytecode $(FIND_LINKS) -r .venv/requirements-ray.txt
+
+setup-kubernetes: setup ## what only the test of Kubernetes jobs needs, beside the environment: Prefect loads what it finds
+	grep -E '^($(KUBERNETES))==' requirements.lock > .venv/requirements-kubernetes.txt
+	uv pip install --python $(BIN)/python --quiet $(FIND_LINKS) --no-deps --target .venv/kubernetes \
+	  -r .venv/requirements-kubernetes.txt
 
 lock: setup
 	python .ci/lock.py write
@@ -71,7 +77,7 @@ ui: setup ## Prefect's UI, where Run starts the run, and a worker that does it; 
 	python -m flows.server start --port $(PREFECT_PORT)
 	prefect work-pool create local --type process --overwrite
 	prefect --no-prompt deploy --name on-demand
-	prefect worker start --pool local
+	prefect worker start --pool local --limit 1 # the clone is one: a second run waits
 
 ui-stop: setup
 	python -m flows.server stop

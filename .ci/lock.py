@@ -39,10 +39,11 @@ def normalise(name: str) -> str:
 
 
 def write() -> None:
-    """Resolve and write the lock; the extras gpu and ray are resolved with it but installed only on demand."""
+    """Resolve and write the lock; extras other than dev are resolved with it, but installed on demand only."""
     links = os.environ.get("PIP_FIND_LINKS")
     command = ["uv", "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python-version", "3.11"]
-    command += [*(["--find-links", links] if links else []), "--extra", "dev", "--extra", "gpu", "--extra", "ray"]
+    command += [*(["--find-links", links] if links else []), "--extra", "dev"]
+    command += [word for extra in ("gpu", "ray", "kubernetes") for word in ("--extra", extra)]
     constraints = ["--constraint", str(LOCK)] if LOCK.exists() and "--upgrade" not in sys.argv else []
     found = subprocess.run(
         [*command, *constraints, "pyproject.toml"], cwd=ROOT, check=True, capture_output=True, text=True

@@ -69,9 +69,10 @@ def _take_free(root: Path) -> tuple[Path, Lease]:
 
 
 def _check_out(folder: Path, repository: str, commit: str) -> None:
-    if not (folder / ".git").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _git(folder, "init", "--quiet")
+    folder.mkdir(parents=True, exist_ok=True)
+    for lock in (folder / ".git").rglob("*.lock"):  # of a worker that was killed: the folder is this one's alone
+        lock.unlink()
+    _git(folder, "init", "--quiet")  # again, as the first one may have been killed half way
     for step in range(_TRIES):
         try:
             # one commit, without its history

@@ -14,9 +14,10 @@ from __future__ import annotations
 import flows.telemetry  # noqa: F401  # isort: skip  (before dvc, which reads the environment when imported)
 
 import argparse
+import logging
 import os
 import sys
-import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from dvc.repo.reproduce import collect_stages
 from dvc.stage.cache import _get_cache_hash, _get_stage_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 
+from flows.patience import OutOfPatienceError, insist
 from flows.repository import open_repository
 from flows.runner import TRANSFER_STATUS, write_answer
 from flows.stage import run_stage
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
 
     from dvc.repo import Repo
 
-_TRIES = 4
-_PAUSE_S = 1.0
+_TRANSFER_LOG = "dvc_data.hashfile.transfer"
+"""Where DVC says why an object did not pass; its answer only has which."""
 
 
 class ExchangeError(RuntimeError):
@@ -138,7 +140,8 @@ class Exchange:
         remote = self._get_odb()
         local = self._repository.cache.legacy
         source = local.fs.join(local.path, *_locate(key), value)
-        _retry(lambda: generic.copy(local.fs, source, remote.fs, remote.fs.join(remote.path, *_locate(key), value)))
+        target = remote.fs.join(remote.path, *_locate(key), value)
+        self._insist("put", target, lambda: generic.copy(local.fs, source, remote.fs, target))
         return {"entry": f"{key}/{value}"}
 
     def take(self, entry: str) -> dict[str, Any]:
@@ -189,9 +192,10 @@ class Exchange:
     def _find_entry(self, key: str) -> str | None:
         remote = self._get_odb()
         folder = remote.fs.join(remote.path, *_locate(key))
-        if not _retry(lambda: remote.fs.exists(folder)):
+        if not self._insist("look for", folder, lambda: remote.fs.exists(folder)):
             return None
-        names = sorted(remote.fs.name(path) for path in _retry(lambda: list(remote.fs.find(folder))))
+        found = self._insist("list", folder, lambda: list(remote.fs.find(folder)))
+        names = sorted(remote.fs.name(path) for path in found)
         return f"{key}/{names[0]}" if names else None
 
     def _fetch_entry(self, key: str, value: str) -> Any:
@@ -199,7 +203,8 @@ class Exchange:
         target = local.fs.join(local.path, *_locate(key), value)
         local.makedirs(local.fs.parent(target))
         part = f"{target}.part"
-        _retry(lambda: generic.copy(remote.fs, remote.fs.join(remote.path, *_locate(key), value), local.fs, part))
+        source = remote.fs.join(remote.path, *_locate(key), value)
+        self._insist("get", source, lambda: generic.copy(remote.fs, source, local.fs, part))
         os.replace(part, target)
         cached = self._repository.stage_cache._load_cache(key, value)
         if cached is None:
@@ -208,44 +213,66 @@ class Exchange:
 
     def _push(self, used: dict[Any, Any]) -> None:
         for objects in used.values():
-            self._transfer(objects, self._repository.cloud.push)
+            self._transfer("put", objects, self._repository.cloud.push)
 
     def _pull(self, used: dict[Any, Any]) -> None:
         for objects in used.values():
-            self._transfer(objects, self._repository.cloud.pull)
+            self._transfer("get", objects, self._repository.cloud.pull)
             cache = self._repository.cache.local
             missing = [found.value for found in objects if found.name == "md5" and not cache.exists(found.value)]
             if missing:
                 raise ExchangeError(f"{self._remote} does not have {', '.join(missing[:3])}")
 
-    def _transfer(self, objects: Any, move: Callable[..., Any]) -> None:
-        def move_all() -> None:
-            failed = move(objects, remote=self._remote).failed
-            if failed:
-                raise ExchangeError(f"{len(failed)} of {len(objects)} objects did not pass between here and the remote")
+    def _transfer(self, verb: str, objects: Any, move: Callable[..., Any]) -> None:
+        odb = self._repository.cloud.get_remote_odb(self._remote, "exchange")
 
-        _retry(move_all)
+        def move_all() -> None:
+            with _noted_causes() as causes:
+                failed = sorted(move(objects, remote=self._remote).failed, key=lambda found: str(found.value))
+            if failed:
+                cause = causes.get(failed[0].value)
+                more = f" and {len(failed) - 1} more of {len(objects)}" if len(failed) > 1 else ""
+                why = "DVC does not say why" if cause is None else f"{type(cause).__name__}: {cause}"
+                raise ExchangeError(f"{odb.oid_to_path(failed[0].value)}{more}: {why}") from cause
+
+        self._insist(verb, f"{len(objects)} objects", move_all)
+
+    def _insist(self, verb: str, what: str, move: Callable[[], Any]) -> Any:
+        """Try for as long as the patience lasts.
+
+        Raises:
+            ExchangeError: with the remote, what did not pass, and what to do.
+        """
+        try:
+            return insist(move)
+        except OutOfPatienceError as error:
+            url = self._repository.config["remote"][self._remote]["url"]
+            raise ExchangeError(
+                f"could not {verb} {what} at the DVC remote {self._remote} ({url}): {error}. Look at it with "
+                f"`python -m flows.storage --remote {self._remote} check`; the next run goes on from here when it works"
+            ) from error
+
+
+@contextmanager
+def _noted_causes() -> Iterator[dict[str, BaseException]]:
+    """Give a dictionary that will have, by its hash, the error of each object that did not pass."""
+    causes: dict[str, BaseException] = {}
+
+    class Note(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1] is not None and isinstance(record.args, tuple) and record.args:
+                causes[str(record.args[0])] = record.exc_info[1]
+
+    note = Note()
+    logging.getLogger(_TRANSFER_LOG).addHandler(note)
+    try:
+        yield causes
+    finally:
+        logging.getLogger(_TRANSFER_LOG).removeHandler(note)
 
 
 def _locate(key: str) -> tuple[str, str, str]:
     return "runs", key[:2], key
-
-
-def _retry(move: Callable[[], Any]) -> Any:
-    """Try several times, over some seconds: a remote that answers 500, or half, mostly does better a moment later.
-
-    Raises:
-        ExchangeError: it does not.
-    """
-    for step in range(_TRIES):
-        try:
-            return move()
-        except Exception as error:  # every kind of remote has errors of its own
-            if step == _TRIES - 1:
-                raise ExchangeError(f"{type(error).__name__}: {error}") from error
-            sys.stderr.write(f"{error}; once more in {_PAUSE_S * 2**step:.0f} s\n")
-            time.sleep(_PAUSE_S * 2**step)
-    raise AssertionError("the last try returns or raises")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
 
 from flows.changes import Change, explain_output, explain_params
-from flows.repository import open_repository, read_lock
+from flows.repository import clear_leftovers, open_repository, read_lock
 from flows.unfinished import is_unfinished, mark_finished
 
 if TYPE_CHECKING:
@@ -131,6 +131,17 @@ class Project:
             )
             for address, stage in self._stages.items()
         ]
+
+    def clear_leftovers(self) -> None:
+        """Take away what a run that was killed left; only for who holds the lease on the workspace.
+
+        Raises:
+            GraphError: DVC's list of locks is torn.
+        """
+        try:
+            clear_leftovers(self._repo)
+        except (DvcException, LockError) as error:
+            raise GraphError(f"{error}. Delete that file when nothing runs here") from error
 
     def find_up_to_date(self, nodes: Sequence[StageNode]) -> set[str]:
         """Name the planned stages that have nothing to do, and nothing upstream either.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import psutil  # type: ignore[import-untyped]  # DVC depends on it; its stubs are a package of their own
 from dvc.dependency import param
 from dvc.fs import LocalFileSystem
 from dvc.lock import Lock, LockError
 from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE, _edit_rwlock
 from dvc.utils.serialize import load_yaml
 
 if TYPE_CHECKING:
@@ -71,6 +74,43 @@ def _parse_lock(path: Path, *_version: int) -> Mapping[str, Any]:
     return stages
 
 
+def clear_leftovers(repository: Any) -> None:
+    """Take away what a run that was killed left in the workspace; only for who holds the lease on it.
+
+    That is files that were to replace a `dvc.lock` and did not, and dead processes in DVC's list of locks. DVC passes
+    over dead processes, and takes away those that are in its way; others stay for ever, and block whoever comes once
+    the system gives their number to another process.
+
+    Raises:
+        DvcException: the list of locks is torn (a plain `dvc repro` that was killed does that); with its path.
+    """
+    locks = {Path(stage.dvcfile._lockfile.path) for stage in repository.index.stages if stage.cmd}
+    rwlock = Path(repository.tmp_dir) / RWLOCK_FILE
+    for path in [*locks, rwlock]:
+        for piece in path.parent.glob(name_pieces(path)):
+            piece.unlink()
+    with suppress(FileNotFoundError, ValueError, AttributeError):  # what DVC cannot read it names itself
+        if not _list_dead(json.loads(rwlock.read_text(encoding="utf-8"))):
+            return
+    if not rwlock.exists():
+        return
+    with _edit_rwlock(repository.tmp_dir, repository.fs, repository.config["core"].get("hardlink_lock", False)) as lock:
+        dead = _list_dead(lock)
+        for path, holder in list(lock["write"].items()):
+            if holder["pid"] in dead:
+                del lock["write"][path]
+        for path, holders in list(lock["read"].items()):
+            lock["read"][path] = [holder for holder in holders if holder["pid"] not in dead]
+            if not lock["read"][path]:
+                del lock["read"][path]
+
+
+def _list_dead(lock: Any) -> set[int]:
+    """List the processes of DVC's list of locks that are not there any more."""
+    holders = [*lock.get("write", {}).values(), *(holder for held in lock.get("read", {}).values() for holder in held)]
+    return {pid for pid in {holder["pid"] for holder in holders} if not psutil.pid_exists(pid)}
+
+
 class _ReplacingFileSystem(LocalFileSystem):  # type: ignore[misc]  # dvc has no types
     """Replaces `dvc.lock` and the list of DVC's locks, which DVC writes in place: kill -9 would leave half of them.
 
@@ -100,9 +140,14 @@ class _EagerLock(Lock):  # type: ignore[misc]  # dvc has no types
                 return
 
 
+def name_pieces(path: Path) -> str:
+    """Give the pattern of the files, beside it, that are to replace this one; `kill -9` may leave some."""
+    return f".{path.name}.*"
+
+
 @contextmanager
 def _replace(path: Path, *, encoding: str | None) -> Iterator[IO[str]]:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=name_pieces(path).removesuffix("*"), dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding=encoding) as file:
             yield file

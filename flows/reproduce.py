@@ -93,6 +93,7 @@ def reproduce(
             CancelWatch(find_flow_run_id()) as is_cancelled,
         ):
             stages = project.plan(targets or [], glob=glob, downstream=downstream, all_pipelines=all_pipelines)
+            project.clear_leftovers()
             up_to_date = set() if force else project.find_up_to_date(stages)
             to_run = [stage for stage in stages if stage.address not in up_to_date]
             log.info("%d stages to look at, %d up to date", len(stages), len(up_to_date))

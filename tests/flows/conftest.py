@@ -18,6 +18,8 @@ import flows.telemetry  # noqa: F401
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytest.register_assert_rewrite("tests.flows.aftermath")
+
 REPOSITORY = Path(__file__).parents[2]
 
 # before prefect is imported, so that the tests leave the home of whoever runs them alone
@@ -30,17 +32,22 @@ class DemoProject:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.trace = root / "ran.txt"
 
     def write(self, stages: dict[str, object], params: dict[str, object] | None = None) -> None:
         (self.root / "params.yaml").write_text(yaml.safe_dump(params or {}, sort_keys=False))
         (self.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
 
-    def use_bucket(self, url: str, endpoint: str) -> None:
-        """Make a bucket the default DVC remote, in the configuration that git holds."""
-        (self.root / ".dvc/config").write_text(
-            "[core]\n    remote = s3\n"
-            f"['remote \"s3\"']\n    url = {url}\n    endpointurl = {endpoint}\n    verify = true\n"
-        )
+    def use_bucket(self, url: str, endpoint: str | None = None, **options: object) -> None:
+        """Make a bucket the default DVC remote, in the configuration that git holds.
+
+        Without an endpoint it is at AWS_ENDPOINT_URL.
+        """
+        more: dict[str, object] = {"url": url, "verify": "true", **options}
+        if endpoint is not None:
+            more["endpointurl"] = endpoint
+        lines = "".join(f"    {name} = {value}\n" for name, value in more.items())
+        (self.root / ".dvc/config").write_text(f"[core]\n    remote = s3\n['remote \"s3\"']\n{lines}")
 
     def git(self, *arguments: str) -> str:
         return subprocess.run(
@@ -57,10 +64,13 @@ class DemoProject:
 
     def list_ran(self) -> list[str]:
         """Name the stages that ran since the last call."""
-        path = self.root / "ran.txt"
-        names = path.read_text().split() if path.exists() else []
-        path.unlink(missing_ok=True)
+        names = self.trace.read_text().split() if self.trace.exists() else []
+        self.trace.unlink(missing_ok=True)
         return names
+
+    def heal(self) -> None:
+        """Take away what makes a stage of a faulty project hang or fail; dvc.yaml stays as it is."""
+        (self.root / "trouble").unlink()
 
     def dvc(self, *arguments: str) -> str:
         return subprocess.run(
@@ -126,20 +136,18 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def make_sleeper(project: DemoProject) -> Callable[[], DemoProject]:
-    """A project whose second stage waits, with a child in the background."""
+    """A project whose second stage waits, with a child in the background, until it is healed."""
 
     def make() -> DemoProject:
+        wait = "if [ -e trouble ]; then sleep 600 & echo $! > child.pid; sleep 600; fi"
         project.write(
             {
                 "before": stage("echo 1 > before.txt", out="before.txt"),
-                "sleeper": stage(
-                    "sleep 600 & echo $! > child.pid; sleep 600; echo 1 > never.txt",
-                    deps=["before.txt"],
-                    out="never.txt",
-                ),
+                "sleeper": stage(f"{wait}; cp before.txt never.txt", deps=["before.txt"], out="never.txt"),
                 "after": stage("cp never.txt after.txt", deps=["never.txt"], out="after.txt"),
             }
         )
+        (project.root / "trouble").touch()
         return project
 
     return make

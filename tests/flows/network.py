@@ -66,7 +66,9 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 class FaultyProxy:
     """An HTTP proxy before a server; a number of requests with a method and a part of a path get a wrong answer."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, *, slow_s: float = 1.5) -> None:
+        self.always: list[tuple[str, str, str]] = []
+        """The same, for every such request."""
         self.faults: list[tuple[str, str, str]] = []
         """Fault (`500`, `slow`, `half`), method and part of the path, each for one request."""
         self.caused = 0
@@ -79,7 +81,7 @@ class FaultyProxy:
                 body = self._read_body()
                 fault = faulty.take(self.command, self.path)
                 if fault == "slow":
-                    time.sleep(1.5)
+                    time.sleep(slow_s)
                 if fault == "500":
                     self._send(500, {}, b"<Error><Code>InternalError</Code></Error>")
                     return
@@ -143,7 +145,7 @@ class FaultyProxy:
                 self.faults.remove(entry)
                 self.caused += 1
                 return entry[0]
-        return None
+        return next((fault for fault, wanted, part in self.always if wanted == method and part in path), None)
 
     def close(self) -> None:
         """Stop."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from dvc.exceptions import DvcException
 
-import flows.exchange
+import flows.patience
 from flows.exchange import Exchange, ExchangeError
 from flows.local_s3 import make_bucket
 from flows.repository import open_repository
@@ -26,7 +26,7 @@ CONTENT = "a line of some length\n" * 2000
 
 @pytest.fixture
 def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    monkeypatch.setattr(flows.exchange, "_PAUSE_S", 0.05)
+    monkeypatch.setattr(flows.patience, "_FIRST_PAUSE_S", 0.05)
     proxy = FaultyProxy(s3)
     yield proxy
     proxy.close()
@@ -84,8 +84,9 @@ def test_an_upload_that_breaks_is_made_again(
 
 
 def test_a_remote_that_never_gives_more_than_half_records_nothing(
-    project: DemoProject, proxy: FaultyProxy, published: str
+    project: DemoProject, proxy: FaultyProxy, published: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(flows.patience, "_PATIENCE_S", 1.0)
     proxy.faults = [("half", "GET", "/files/md5/")] * 200
     with pytest.raises((ExchangeError, DvcException, OSError)):
         exchange(lambda found: found.take(published))

@@ -127,6 +127,12 @@ def test_there_is_a_nightly_a_weekly_and_a_manual_deployment() -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_no_slot_of_a_deployment_outlives_a_server_or_ends_a_run(deployment: dict[str, Any]) -> None:
+    """Prefect's server keeps such slots in its memory, and ends a run whose slot it has forgotten (docs/prefect.md)."""
+    assert "concurrency_limit" not in deployment
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_deployment_starts_the_flow_with_params_that_it_takes(deployment: dict[str, Any]) -> None:
     path, name = deployment["entrypoint"].split(":")
     flow = {"scheduled": scheduled, "reproduce": reproduce}[name]
