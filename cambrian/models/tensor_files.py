@@ -16,8 +16,28 @@ _NUM_SHOWN = 4
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors in the order of their names, from wherever they are."""
-    save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path, {"format": "pt"})
+    """Write tensors in the order of their names, from wherever they are.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    whole = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    try:
+        save_file(whole, path, {"format": "pt"})
+    except SafetensorError as error:  # a full disk is one too
+        raise OSError(f"{path}: {error}") from error
+
+
+def write_object(path: Path, value: object) -> None:
+    """Write what `torch.save` does.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:  # a full disk is one too
+        raise OSError(f"{path}: {error}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ import torch
 
 from cambrian.artifacts import MANIFEST_NAME, find_damage, read_json, write_json
 from cambrian.interfaces import ArtifactError
+from cambrian.models.tensor_files import write_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,7 +70,7 @@ class Checkpoints:
             write = engine.save(partial)
             write()
             if processes.is_main:
-                torch.save(torch.get_rng_state(), partial / _GENERATOR_NAME)
+                write_object(partial / _GENERATOR_NAME, torch.get_rng_state())
                 values = {"num_steps": progress.num_steps, "curve": progress.curve, "samples": progress.samples}
                 write_json(partial / _PROGRESS_NAME, values)
         if processes.is_main:

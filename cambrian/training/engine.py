@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from cambrian.models.tensor_files import load_tensors, read_tensors, write_tensors
+from cambrian.models.tensor_files import load_tensors, read_tensors, write_object, write_tensors
 from cambrian.training.processes import Processes
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class LocalEngine:
 
         def write() -> None:
             write_tensors(folder / _PARAMETERS_NAME, self._named)
-            torch.save([optimizer.state_dict() for optimizer in self._optimizers], folder / _OPTIMIZERS_NAME)
+            write_object(folder / _OPTIMIZERS_NAME, [optimizer.state_dict() for optimizer in self._optimizers])
 
         return write
 
