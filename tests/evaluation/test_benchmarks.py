@@ -8,6 +8,7 @@ import pytest
 
 from cambrian.evaluation.benchmarks.registry import BENCHMARKS, GROUPS, PAPER_SCORES, read_items
 from cambrian.evaluation.config import PromptConfig
+from cambrian.evaluation.strict import strict_rule
 from cambrian.interfaces import ArtifactError, Item, ParamsError
 
 if TYPE_CHECKING:
@@ -266,3 +267,73 @@ def test_a_file_without_a_usable_row_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "MME-P", ROWS["MME-P"][2:])
     with pytest.raises(ArtifactError, match="no usable row"):
         read_items(tmp_path, "MME-P", QUESTION_ONLY)
+
+
+AWKWARD: dict[tuple[str, int], dict[str, tuple[float, float]]] = {
+    ("MME-P", 0): {
+        "Yes, it is.": (1, 1), "yes and no": (1, 0), "The answer is yes.": (0, 1), "Yesterday": (0, 0), "да": (0, 0),
+        "": (0, 0),
+    },
+    ("MMB", 0): {
+        "a dog": (1, 1), "B. cat": (1, 0), "hotdog": (0, 0), "cat or dog": (0, 0), "狗": (0, 0), "": (0, 0),
+    },
+    ("SEED-I", 0): {
+        "3": (1, 1), "C. four": (1, 0), "three or four": (0, 0), "c'est trois": (0, 0), "E": (0, 0), "": (0, 0),
+    },
+    ("GQA", 0): {
+        "Red.": (1, 1), "reds": (1, 0), "a red": (0, 1), "hundred": (0, 0), "красный": (0, 0), "": (0, 0),
+    },
+    ("SQA-I", 0): {
+        "fire.": (1, 1), "(b) ice": (1, 0), "ice and fire": (0, 0), "fireplace": (0, 0), "огонь": (0, 0), "": (0, 0),
+    },
+    ("MMMU-V", 0): {
+        "bird's egg": (1, 1), "(B) tree": (1, 0), "egg": (0, 0), "a tree": (0, 0), "Б": (0, 0), "": (0, 0),
+    },
+    ("MMMU-V", 1): {
+        "four": (1, 1), "4.1": (1, 0), "4 eggs": (0, 0), "14": (0, 0), "четыре": (0, 0), "": (0, 0),
+    },
+    ("MathVista-M", 0): {
+        "Answer: 12.50.": (1, 1), "12": (1, 0), "1250": (0, 0), "12.5 cm": (0, 0), "１２.５ см": (0, 0), "": (0, 0),
+    },
+    ("AI2D", 0): {
+        "b": (1, 1), "B: root": (1, 0), "leaflet": (0, 0), "root. leaf": (0, 0), "лист": (0, 0), "": (0, 0),
+    },
+    ("ChartQA", 0): {
+        "7.3": (1, 1), "seven": (1, 1), "17": (0, 0), "7 million": (0, 0), "семь": (0, 0), "": (0, 0),
+    },
+    ("OCRBench", 0): {
+        "STOP\nsign": (1, 1), "STOPPED": (1, 0), "st op": (0, 0), "top": (0, 0), "СТОП": (0, 0), "": (0, 0),
+    },
+    ("TextVQA", 0): {
+        "The Stop!": (1, 1), "stops": (0, 0), "stop now": (0, 0), "s t o p": (0, 0), "стоп": (0, 0), "": (0, 0),
+    },
+    ("DocVQA", 0): {
+        "ANN": (1, 1), "Ann B.": (5 / 6, 5 / 6), "Anna": (0.75, 0.75), "bob": (0, 0), "Анна": (0, 0), "": (0, 0),
+    },
+    ("MMVP", 0): {
+        "open.": (1, 1), "A: or B": (1, 0), "opened": (0, 0), "Tightly shut": (0, 0), "А": (0, 0), "": (0, 0),
+    },
+    ("RealWorldQA", 0): {
+        "2.": (1, 1), "2 cars": (1, 0), "two": (0, 1), "12": (0, 0), "два": (0, 0), "": (0, 0),
+    },
+    ("CV-Bench-2D", 0): {
+        "the right": (1, 1), "B) left": (1, 0), "bright": (0, 0), "left or right": (0, 0), "право": (0, 0), "": (0, 0),
+    },
+    ("CV-Bench-3D", 0): {
+        "a chair": (1, 1), "A, B": (1, 0), "A table": (0, 0), "armchair": (0, 0), "стул": (0, 0), "": (0, 0),
+    },
+}  # fmt: skip
+"""By benchmark and item: replies with the credit by the paper's rule and by the strict one, worked out by hand."""
+
+
+def test_every_score_has_five_awkward_replies_that_were_graded_by_hand() -> None:
+    assert {name for name, _ in AWKWARD} == PAPER_SCORES
+    assert all(len(replies) >= 5 for replies in AWKWARD.values())
+
+
+@pytest.mark.parametrize(("name", "number"), AWKWARD)
+def test_awkward_replies_to_items_of_the_real_layout(tmp_path: Path, name: str, number: int) -> None:
+    item = read(tmp_path, name)[number]
+    match, replies = BENCHMARKS[name].match, AWKWARD[name, number]
+    found = {reply: (match(reply, item), strict_rule(match)(reply, item)) for reply in replies}
+    assert found == {reply: pytest.approx(credits_) for reply, credits_ in replies.items()}
