@@ -127,7 +127,7 @@ def match_choice_or_number_strictly(reply: str, item: Item) -> float:
     if item.choices:
         return match_choice_strictly(reply, item)
     text = cut_announcement(reply)
-    return float(any(_is_same_number(text, answer) or _bare(text) == _bare(answer) for answer in item.answers))
+    return float(any(_is_same_value(text, answer) for answer in item.answers))
 
 
 def match_yes_or_no_strictly(reply: str, item: Item) -> float:
@@ -161,8 +161,8 @@ def match_number_strictly(reply: str, item: Item) -> float:
     years = [answer for answer in item.answers if _YEAR.fullmatch(answer.strip())]
     text = cut_announcement(reply)
     if years:
-        return float(any(_is_same_number(text, answer) for answer in years))
-    return float(match_number(reply, item) or any(_bare(text) == _bare(answer) for answer in item.answers))
+        return float(any(_compare_numbers(text, answer) for answer in years))
+    return float(match_number(reply, item) or any(_is_same_value(text, answer) for answer in item.answers))
 
 
 def match_contained_strictly(reply: str, item: Item) -> float:
@@ -191,9 +191,18 @@ def _bare(text: str) -> str:
     return normalise(text) or " ".join(text.lower().split())
 
 
-def _is_same_number(text: str, answer: str) -> bool:
+def _is_same_value(text: str, answer: str) -> bool:
+    """Numbers by their value, since a text without its marks has lost the point and the sign; others as texts."""
+    same = _compare_numbers(text, answer)
+    return _bare(text) == _bare(answer) if same is None else same
+
+
+def _compare_numbers(text: str, answer: str) -> bool | None:
+    """Whether two numbers are the same to two decimals; None where one of the two is no number."""
     number, truth = parse_number(text), parse_number(answer.lower())
-    return number is not None and truth is not None and round(number, NUMBER_DIGITS) == round(truth, NUMBER_DIGITS)
+    if number is None or truth is None:
+        return None
+    return round(number, NUMBER_DIGITS) == round(truth, NUMBER_DIGITS)
 
 
 def _stands_as_words(answer: str, text: str) -> bool:

@@ -113,7 +113,6 @@ def test_awkward_replies_by_the_papers_rule_and_by_the_strict_one(rule: str) -> 
     assert found == {reply: pytest.approx(credits_) for reply, credits_ in replies.items()}
 
 
-@pytest.mark.xfail(strict=True, reason="known fault: texts are compared without marks, so without a number's too")
 @pytest.mark.parametrize(("reply", "answer"), [("125", "12.5"), ("-5", "5")])
 @pytest.mark.parametrize("rule", [strict.match_choice_or_number_strictly, strict.match_number_strictly])
 def test_a_number_without_its_point_or_its_sign_is_another_number(
