@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 S3_PORT ?= 5555
 KUBERNETES := prefect-kubernetes|kubernetes-asyncio|kopf|iso8601|pyopenssl|tenacity
 
-.PHONY: setup setup-gpu setup-ray setup-kubernetes lock check format test test-browser docs repro plan ui ui-stop s3 timings
+.PHONY: setup setup-gpu setup-ray setup-engines setup-kubernetes lock check format test test-browser docs repro plan ui ui-stop s3 timings
 
 repro: setup ## the main job
 	dvc repro
@@ -64,6 +64,9 @@ setup-kubernetes: setup ## what only the test of Kubernetes jobs needs, beside t
 	grep -E '^($(KUBERNETES))==' requirements.lock > .venv/requirements-kubernetes.txt
 	uv pip install --python $(BIN)/python --quiet $(FIND_LINKS) --no-deps --target .venv/kubernetes \
 	  -r .venv/requirements-kubernetes.txt
+
+setup-engines: setup ## what only benchmarks.engines needs; without what they ask for, which is there in other versions
+	uv pip install --python $(BIN)/python --quiet --no-deps $(FIND_LINKS) --group engines
 
 lock: setup
 	python .ci/lock.py write
