@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 S3_PORT ?= 5555
 KUBERNETES := prefect-kubernetes|kubernetes-asyncio|kopf|iso8601|pyopenssl|tenacity
 
-.PHONY: setup setup-gpu setup-ray setup-engines setup-kubernetes lock check format test test-browser docs repro plan ui ui-stop s3 timings
+.PHONY: setup setup-gpu setup-ray setup-engines setup-kubernetes setup-lmms lock check format test test-browser test-lmms docs repro plan ui ui-stop s3 timings
 
 repro: setup ## the main job
 	dvc repro
@@ -67,6 +67,14 @@ setup-kubernetes: setup ## what only the test of Kubernetes jobs needs, beside t
 
 setup-engines: setup ## what only benchmarks.engines needs; without what they ask for, which is there in other versions
 	uv pip install --python $(BIN)/python --quiet --no-deps $(FIND_LINKS) --group engines
+
+setup-lmms: setup ## lmms-eval and this project's models, in an environment of their own (docs/evaluation.md)
+	test -x .venv-lmms/bin/python || $(PYTHON) -m venv .venv-lmms
+	uv pip install --python .venv-lmms/bin/python --quiet --compile-bytecode $(FIND_LINKS) -r requirements-lmms.lock
+	uv pip install --python .venv-lmms/bin/python --quiet --no-deps --editable .
+
+test-lmms: setup-lmms ## one task of lmms-eval with local data, answered by a model of this project
+	.venv-lmms/bin/python -m pytest tests/evaluation/test_lmms_eval.py
 
 lock: setup
 	python .ci/lock.py write
