@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from cambrian.artifacts import write_folder
 from cambrian.interfaces import ArtifactError, ParamsError
 from cambrian.models.multimodal import MultimodalModel
 from cambrian.models.tensor_files import read_tensors, write_tensors
-from cambrian.models.weights import build_model, load_weights, read_model, write_model
+from cambrian.models.weights import build_model, load_weights, outline_model, read_model, write_model
 from tests.models.conftest import (
     CONNECTORS,
     VIT,
@@ -76,6 +77,52 @@ def test_tied_embeddings_are_stored_once(backbones: Path, tmp_path: Path) -> Non
     again = read_model(tmp_path / "run", backbones=tmp_path)
     assert torch.equal(again.llm.lm_head.weight, model.llm.lm_head.weight)
     assert again.llm.lm_head.weight is again.llm.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("parts", [set(), {"connector"}, {"connector", "llm"}], ids=len)
+def test_an_outline_is_the_model_whose_llm_is_still_in_a_file(parts: set[str], backbones: Path, tmp_path: Path) -> None:
+    expected, initial = build_model(model_config("sva-in-llm"), backbones=backbones, seed=0), None
+    if parts:
+        other, initial = make_model(backbones, "sva-in-llm"), tmp_path / "adapter"
+        change_all(other)
+        store(initial, other, "sva-in-llm", parts)
+        load_weights(expected, initial)
+    torch.manual_seed(5)
+    outline, weights = outline_model(model_config("sva-in-llm"), backbones=backbones, seed=0, initial=initial)
+    drawn = torch.rand(())
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(()))  # torch's generator is as it was
+    assert all(parameter.is_meta for parameter in outline.llm.parameters())
+    assert [name for name, _ in outline.named_parameters()] == [name for name, _ in expected.named_parameters()]
+    buffers = dict(outline.named_buffers())
+    assert any("inv_freq" in name for name in buffers)  # no file has them
+    for name, value in [*expected.named_parameters(), *expected.named_buffers()]:
+        found = buffers[name] if name in buffers else outline.get_parameter(name)
+        assert torch.equal(weights.read(name.removeprefix("llm.")) if found.is_meta else found, value), name
+
+
+@pytest.mark.parametrize("damage", ["missing", "misshapen", "not safetensors"])
+def test_an_outline_of_a_damaged_llm_is_refused_before_its_weights_are_read(
+    damage: str, backbones: Path, tmp_path: Path
+) -> None:
+    for name in ("vit", "convnet"):
+        (tmp_path / name).symlink_to(backbones / name)
+    shutil.copytree(backbones / "llm", tmp_path / "llm")
+    path = tmp_path / "llm" / "model.safetensors"
+    tensors = read_tensors(path)
+    if damage == "missing":
+        del tensors["lm_head.weight"]
+    tensors["model.norm.weight"] = torch.zeros(3)
+    write_tensors(path, tensors)
+    if damage == "not safetensors":
+        path.write_bytes(b"pickle")
+    mend_manifest(tmp_path / "llm")
+    message = {
+        "missing": "lm_head.weight is missing", "misshapen": r"model.norm.weight has shape \(3,\), the model needs",
+        "not safetensors": "is not a safetensors file",
+    }  # fmt: skip
+    with pytest.raises(ArtifactError, match=message[damage]):
+        outline_model(model_config("sva"), backbones=tmp_path, seed=0, initial=None)
 
 
 def test_an_adapter_of_another_connector_names_the_tensors(backbones: Path, tmp_path: Path) -> None:

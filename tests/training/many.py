@@ -97,12 +97,17 @@ def find_port() -> str:
 
 def run_plan(world: Path, plan: list[dict[str, Any]], *, num_processes: int) -> None:
     """Start the processes of a plan, and wait for them."""
-    port = find_port()
     path = world / f"plan-{num_processes}.json"
     path.write_text(json.dumps(plan))
+    run_together(world, "tests.training.many", str(path), num_processes=num_processes)
+
+
+def run_together(world: Path, module: str, argument: str, *, num_processes: int) -> None:
+    """Run a module in processes that find each other, without a launcher, and wait until all have ended well."""
+    port = find_port()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.many", str(path)],
+            [sys.executable, "-m", module, argument],
             cwd=world,
             env={
                 **tiny.stage_environment(), "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": port,

@@ -48,6 +48,10 @@ def test_the_optimizer_is_chosen_by_its_kind() -> None:
         ({"shedule": "cosine"}, r"recipes\.r\.shedule: unknown field, did you mean 'schedule'"),
         ({"micro_batch_size": 3}, "global_batch_size 4 does not divide into micro batches of 3"),
         ({"learning_rates": {"connector": 0.1}}, r"recipes\.r\.learning_rates\.llm: missing"),
+        (
+            {"learning_rates": {**RECIPE["learning_rates"], "encoder": 0.1}},
+            r"recipes\.r\.learning_rates\.encoder: unknown field",
+        ),
         ({"optimizer": {**RECIPE["optimizer"], "kind": "sgd"}}, r"recipes\.r\.optimizer"),
         ({"warmup_ratio": 1.0}, r"recipes\.r\.warmup_ratio: found 1\.0"),
     ],

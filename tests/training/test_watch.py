@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,6 +77,34 @@ def test_dvclive_draws_curves_that_dvc_reads(tmp_path: Path) -> None:
         watch.see(number, 1.0 / number)
     table = (tmp_path / "live" / "runs.x" / "plots" / "metrics" / "loss.tsv").read_text().split()
     assert table == ["step", "loss", "2", "0.5", "4", "0.25"]
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not among our packages")
+def test_tensorboard_draws_curves_that_it_reads(tmp_path: Path) -> None:
+    watch = make_watch(config(board={"kind": "tensorboard", "folder": str(tmp_path / "live")}))
+    for number, _ in enumerate(watch.pass_on(iter([[HALF_PADDED]] * 4)), start=1):
+        watch.see(number, 1.0 / number)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(tmp_path / "live" / "runs.x"))
+    found.Reload()
+    assert [(point.step, point.value) for point in found.Scalars("loss")] == [(2, 0.5), (4, 0.25)]
+
+
+@pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not among our packages")
+def test_wandb_writes_a_run_that_can_be_sent_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    watch = make_watch(config(board={"kind": "wandb", "project": "x"}))
+    for number, _ in enumerate(watch.pass_on(iter([[HALF_PADDED]] * 4)), start=1):
+        watch.see(number, 1.0 / number)
+    import wandb
+
+    wandb.finish()
+    (log,) = tmp_path.glob("wandb/offline-run-*/run-runs-x.wandb")
+    content = log.read_bytes()
+    assert b"padding_share" in content
+    assert content.count(b"tokens_per_second") >= 2  # once a line
 
 
 @pytest.mark.parametrize(
