@@ -173,6 +173,7 @@ class Finding(Contrast):
     source: str
     reading: Literal["with_image", "gap", "blind_over_chance", "clusters", "talk"]
     paired: bool
+    needs_all: bool = False
     relative_to: Contrast | None = None
     expect: Literal["above", "below", "within"]
     limit: float

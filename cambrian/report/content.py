@@ -13,7 +13,7 @@ from cambrian.params import look_up, read_yaml
 from cambrian.report.config import read_tables_config
 from cambrian.report.costs import compare_costs
 from cambrian.report.draw import SPEC_SUFFIX, SVG_SUFFIX, read_figures_config
-from cambrian.report.published import read_published
+from cambrian.report.published import AVERAGE, read_published
 from cambrian.report.tabulate import CONTRADICTIONS_NAME, FINDINGS_NAME, INDEX_NAME, RUNS_NAME, SUMMARY_NAME
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def gather_content(
         "summary": read_json(tables / SUMMARY_NAME),
         "findings": [_describe_finding(finding) for finding in findings["findings"]],
         "min_standard_errors": findings["min_standard_errors"],
-        "seed_standard_deviation": findings["seed_standard_deviation"],
+        "seeds": _describe_seeds(findings),
         "verdicts": list(VERDICTS),
         "sections": sections,
         "contradictions": read_json(tables / CONTRADICTIONS_NAME),
@@ -170,6 +170,14 @@ def _describe_figure(name: str, figures: Path) -> dict[str, Any]:
 def _find_part(part: Mapping[str, str], tables: Mapping[str, Any], figures: Mapping[str, Any]) -> Any:
     ((kind, name),) = part.items()
     return look_up(tables if kind == "table" else figures, name, where=f"{LAYOUT_PATH.name}: {kind}")
+
+
+def _describe_seeds(findings: Mapping[str, Any]) -> str:
+    """How far seeds lie apart, and how that is known."""
+    measured = findings["measured_seed_deviations"].get(AVERAGE)
+    if measured is None:
+        return f"taken to be {findings['seed_standard_deviation']} points a run"
+    return f"measured on runs with several: {measured:.1f} points on {AVERAGE}, and so for every measure"
 
 
 def _describe_finding(finding: Mapping[str, Any]) -> dict[str, Any]:

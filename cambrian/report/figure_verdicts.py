@@ -33,6 +33,7 @@ class FigureJudge:
         report: ReportConfig,
         published: Published,
         *,
+        seed_deviations: Mapping[str, float],
         origins: Mapping[str, Origin],
         scale: str,
     ) -> None:
@@ -40,6 +41,7 @@ class FigureJudge:
         self.config = config
         self.report = report
         self.published = published
+        self.seed_deviations = seed_deviations
         self.origins = origins
         self.scale = scale
         self.pool = sum(run in scores for run in config.backbone_runs)
@@ -78,6 +80,7 @@ class FigureJudge:
     def _judge_encoders(self) -> list[Verdict]:
         """Figure 5: category means; those of the encoders of table 11 follow from it, DINOv2@518 stands only here."""
         data = self.published.figures["fig_interface"]["data"]
+        assumed = self.report.seed_standard_deviation
         verdicts = []
         for row in data["rows"]:
             run = self.config.plotted_runs[str(row[1])]
@@ -86,7 +89,7 @@ class FigureJudge:
                 value, error = (found.headline[category], found.standard_error[category]) if found else (None, None)
                 verdicts.append(
                     self._compare("fig_interface", str(row[1]), category, round(float(printed), 4), value, error,
-                                  run=run, seeds=self.report.seed_standard_deviation)
+                                  run=run, seeds=self.seed_deviations.get(category, assumed))
                 )  # fmt: skip
         return verdicts
 

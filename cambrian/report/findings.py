@@ -128,7 +128,8 @@ def _judge(
     ]
     value = error = None
     runs: list[str] = []
-    if all(effect is not None for _, effect in effects):
+    missing = sorted(named - scores.keys())
+    if all(effect is not None for _, effect in effects) and not (finding.needs_all and missing):
         present = [(sign, effect) for sign, effect in effects if effect is not None]
         value = math.fsum(sign * effect.value for sign, effect in present)
         error = math.sqrt(math.fsum(effect.error**2 for _, effect in present))
@@ -149,7 +150,7 @@ def _judge(
         error=error,
         printed_effect=printed_effect,
         runs=runs,
-        missing=sorted(named - scores.keys()),
+        missing=missing,
     )
 
 

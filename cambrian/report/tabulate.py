@@ -108,9 +108,18 @@ def tabulate(
     )
     origins = find_origins(results, runs)
     verdicts = judge_cells(
-        tables, tables_config, config, published, origins=origins, samples_per_record=samples_per_record, scale=scale
+        tables,
+        tables_config,
+        config,
+        published,
+        seed_deviations=seed_deviations,
+        origins=origins,
+        samples_per_record=samples_per_record,
+        scale=scale,
     )
-    verdicts += FigureJudge(scores, tables_config, config, published, origins=origins, scale=scale).judge()
+    verdicts += FigureJudge(
+        scores, tables_config, config, published, seed_deviations=seed_deviations, origins=origins, scale=scale
+    ).judge()
     with write_folder(output, scale=scale, num_runs=len(single)) as folder:
         for table in tables:
             write_json(folder / f"{table.id}.json", table.to_json())
@@ -122,7 +131,7 @@ def tabulate(
             {
                 "scale": scale,
                 **config.model_dump(),
-                "measured_seed_deviation": round_cell(seed_deviations.get(AVERAGE)),
+                "measured_seed_deviations": {name: round_cell(value) for name, value in seed_deviations.items()},
                 "findings": [finding.to_json() for finding in findings],
             },
         )

@@ -56,15 +56,19 @@ def judge_cells(
     report: ReportConfig,
     published: Published,
     *,
+    seed_deviations: Mapping[str, float],
     origins: Mapping[str, Origin],
     samples_per_record: int,
     scale: str,
 ) -> list[Verdict]:
-    """Judge every number and fact that the paper's tables print, in the paper's order."""
+    """Judge every number and fact that the paper's tables print, in the paper's order.
+
+    `seed_deviations` are measured between seeds, by measure; where there is none, the config's stands for it.
+    """
     made = {table.id: table for table in tables}
     verdicts: list[Verdict] = []
     for printed in sorted(published.tables.values(), key=lambda table: (table.number is None, table.number or 0)):
-        judge = _Judge(printed, config, report, origins, samples_per_record, scale)
+        judge = _Judge(printed, config, report, seed_deviations, origins, samples_per_record, scale)
         table = made.get(printed.id)
         if table is None:
             verdicts += judge.judge_unmade()
@@ -98,6 +102,7 @@ class _Judge:
     printed: PublishedTable
     config: TablesConfig
     report: ReportConfig
+    seed_deviations: Mapping[str, float]
     origins: Mapping[str, Origin]
     samples_per_record: int
     scale: str
@@ -171,7 +176,9 @@ class _Judge:
             return 100 * self.report.min_standard_errors * math.sqrt(share * (1 - share) / images)
         if error is None:
             return 0.0
-        seeds = self.report.seed_standard_deviation * (MME_DIVISOR if column == MME else 1.0)
+        assumed = self.report.seed_standard_deviation * (MME_DIVISOR if column == MME else 1.0)
+        measured = self.seed_deviations if self.printed.id in self.config.scores else {}  # of scores only
+        seeds = measured.get(column, assumed)
         return self.report.min_standard_errors * math.hypot(error, seeds)
 
     def _compare(

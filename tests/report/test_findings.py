@@ -96,6 +96,14 @@ def test_without_one_side_nothing_is_judged() -> None:
     assert (judged.effect, judged.low, judged.verdict, judged.missing) == (None, None, "not attempted", ["b"])
 
 
+def test_a_claim_about_all_its_runs_is_not_judged_by_some() -> None:
+    fields = {"plus": ["a", "c"], "minus": ["b", "d"], "paired": False}
+    runs = [run(name, score) for name, score in (("a", 50.0), ("b", 41.0), ("c", 52.0), ("d", 45.0))]
+    part = judge(*runs[:3], needs_all=True, **fields)
+    assert (part.effect, part.verdict, part.runs, part.missing) == (None, "not attempted", [], ["d"])
+    assert judge(*runs, needs_all=True, **fields).effect == pytest.approx(51.0 - 43.0)
+
+
 def talk_of(*words: float) -> Talk:
     return Talk({"words in a reply": list(words)})
 
