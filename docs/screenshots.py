@@ -1,9 +1,10 @@
 """Take the pictures of docs/prefect.md from a Prefect server that has a run of the flow `reproduce`.
 
     python docs/screenshots.py [--server http://127.0.0.1:4200] [--image KEY] [--table KEY] [--output docs/images]
+                               [--only run table] [--run executor]
 
-The newest run is shown, with what it published; KEY chooses among its files (default: the first of its kind). Needs
-Chromium.
+The newest run is shown, with what it published; KEY chooses among its files (default: the first of its kind). `--only`
+takes some of the pictures, `--run` names that of the run. Needs Chromium. docs/demo.py makes a project to run.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--image", metavar="KEY")
     parser.add_argument("--table", metavar="KEY")
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="pictures to take; default: all")
+    parser.add_argument("--run", default="run", metavar="NAME", help="of the run's own picture; default: %(default)s")
     args = parser.parse_args()
     browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
@@ -47,7 +50,7 @@ def main() -> None:
     tables = [key for key, kind in _kinds(artifacts) if kind == "table" and key not in _OWN_TABLES]
     images = [key for key, kind in _kinds(artifacts) if kind == "image"]
     keys = [key for key, _ in _kinds(artifacts)]
-    pages = {"run": (f"runs/flow-run/{run['id']}", (1400, 1000))}
+    pages = {args.run: (f"runs/flow-run/{run['id']}", (1400, 1000))}
     pages |= {key: (_page(artifacts, key), size) for key, size in _OWN_TABLES.items() if key in keys}
     if args.table or tables:
         pages["table"] = (_page(artifacts, args.table or tables[0]), (1400, 700))
@@ -57,6 +60,8 @@ def main() -> None:
         pages["deployment"] = (f"deployments/deployment/{deployment['id']}", (1400, 800))
     args.output.mkdir(parents=True, exist_ok=True)
     for name, (page, size) in pages.items():
+        if args.only and name not in args.only:
+            continue
         path = args.output / f"{name}.png"
         path.write_bytes(_take(browser, f"{args.server}/{page}", size))
         _log.info("%s: %d KiB", path, path.stat().st_size // 1024)

@@ -1,23 +1,34 @@
-"""Cancel in Prefect's UI, noticed by a run that has no worker."""
+"""Cancel in Prefect's UI, noticed by a run that has no worker; and the end of a run that was killed."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Crashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from uuid import UUID
 
 SERVER_FAULTS = (httpx.HTTPError, PrefectHTTPStatusError)
 """What a server that is gone, or comes back, makes of a request; it fails no stage."""
 
 _CANCEL_INTERVAL_S = 5.0
+
+
+def end_killed(flow_run_id: str) -> None:
+    """Show a run whose process was killed as Crashed: nobody else would, and the UI would call it Running for ever."""
+    with suppress(*SERVER_FAULTS, ObjectNotFound, ValueError), get_client(sync_client=True) as client:
+        run_id = UUID(flow_run_id)
+        state = client.read_flow_run(run_id).state
+        if state is not None and not state.is_final():
+            client.set_flow_run_state(run_id, Crashed(message="its process was killed"), force=True)
 
 
 class CancelWatch:

@@ -7,6 +7,8 @@ Prefect only carries messages: whatever it says or forgets, a stage whose result
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -51,6 +53,38 @@ class StageFailedError(RuntimeError):
     """A stage did not end well on the workers that had it."""
 
 
+class Refs:
+    """The commits that stages of this run have on the git remote: those that start together have the same one."""
+
+    def __init__(self, remote: str) -> None:
+        self._remote = remote
+        self._users: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def push(self, snapshot: Snapshot) -> None:
+        """Put a commit there for one more stage.
+
+        Raises:
+            SnapshotError: the git remote does not take it.
+        """
+        with self._lock:
+            self._users[snapshot.commit] += 1
+            push_snapshot(snapshot, self._remote)
+
+    def push_again(self, snapshot: Snapshot) -> None:
+        """Make sure that it is still there: another coordinator of the same files may have taken it away."""
+        with self._lock:
+            push_snapshot(snapshot, self._remote)
+
+    def drop(self, snapshot: Snapshot) -> None:
+        """Take a commit away when no other stage needs it: one that waits for a worker has it still to fetch."""
+        with self._lock:
+            self._users[snapshot.commit] -= 1
+            if self._users[snapshot.commit] == 0:
+                with suppress(SnapshotError):  # another coordinator of the same files was faster
+                    drop_snapshot(snapshot, self._remote)
+
+
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     """Another place for stages to run at, ready for use."""
@@ -60,7 +94,7 @@ class Elsewhere:
     """The stages that go there."""
     remote: str
     """Name of the DVC remote."""
-    git_remote: str
+    refs: Refs
     repository: str
     """Address of the git remote."""
     snapshot: Snapshot
@@ -117,7 +151,7 @@ def prepare(
         pool,
         addresses,
         name,
-        git_remote,
+        Refs(git_remote),
         repository,
         snapshot,
         tuple(list_lock_files(project)),
@@ -181,10 +215,10 @@ def execute_elsewhere(
                 )
             if sent["entry"] is not None and _take(runner, address, elsewhere, sent["entry"], write_line):
                 return Execution(0, restored=True, unchanged=False, tail="")
-        with _published(elsewhere, sent["files"]) as commit:
+        with _published(elsewhere, sent["files"]) as snapshot:
             parameters = {
                 "repository": elsewhere.repository,
-                "commit": commit,
+                "commit": snapshot.commit,
                 "folder": elsewhere.folder,
                 "address": address,
                 "remote": elsewhere.remote,
@@ -193,7 +227,7 @@ def execute_elsewhere(
                 "limit_s": holding.needs.limit_s,
             }
             key = f"{elsewhere.repository} {address} {run_key if force else ''} {sent['key']}"
-            entry = _run_there(runner, elsewhere, parameters, key, holding, stop, write_line)
+            entry = _run_there(runner, elsewhere, snapshot, parameters, key, holding, stop, write_line)
         runner.exchange("take", address, elsewhere.remote, "--entry", entry)
     except (TransferError, SnapshotError, StageFailedError) as error:
         return Execution(1, restored=False, unchanged=False, tail=str(error))
@@ -203,6 +237,7 @@ def execute_elsewhere(
 def _run_there(
     runner: Runner,
     elsewhere: Elsewhere,
+    snapshot: Snapshot,
     parameters: dict[str, Any],
     key: str,
     holding: Holding,
@@ -230,6 +265,7 @@ def _run_there(
         if entry is not None:
             return str(entry)
         write_line(f"{messages[-1]}; once more")
+        elsewhere.refs.push_again(snapshot)
     raise StageFailedError("\n".join(messages))
 
 
@@ -244,13 +280,12 @@ def _take(runner: Runner, address: str, elsewhere: Elsewhere, entry: str, write_
 
 
 @contextmanager
-def _published(elsewhere: Elsewhere, files: Iterable[str]) -> Iterator[str]:
-    """Put the code, with dvc.lock as it is now, where workers find it; gives the commit."""
+def _published(elsewhere: Elsewhere, files: Iterable[str]) -> Iterator[Snapshot]:
+    """Put the code, with dvc.lock as it is now, where workers find it."""
     present = [path for path in (*elsewhere.locks, *map(Path, files)) if path.exists()]
     snapshot = add_files(elsewhere.snapshot, present) if present else elsewhere.snapshot
-    push_snapshot(snapshot, elsewhere.git_remote)
-    yield snapshot.commit
+    elsewhere.refs.push(snapshot)
+    yield snapshot
     # not after an exception: a worker may have it still to fetch, for the next coordinator
     if snapshot.commit != elsewhere.snapshot.commit:
-        with suppress(SnapshotError):  # another coordinator of the same files was faster
-            drop_snapshot(snapshot, elsewhere.git_remote)
+        elsewhere.refs.drop(snapshot)

@@ -235,7 +235,7 @@ class Exchange:
                 why = "DVC does not say why" if cause is None else f"{type(cause).__name__}: {cause}"
                 raise ExchangeError(f"{odb.oid_to_path(failed[0].value)}{more}: {why}") from cause
 
-        self._insist(verb, f"{len(objects)} objects", move_all)
+        self._insist(verb, f"{len(objects)} object{'s' if len(objects) != 1 else ''}", move_all)
 
     def _insist(self, verb: str, what: str, move: Callable[[], Any]) -> Any:
         """Try for as long as the patience lasts.

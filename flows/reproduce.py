@@ -21,7 +21,7 @@ from prefect import flow, get_run_logger
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.cancellation import SERVER_FAULTS, CancelWatch
+from flows.cancellation import SERVER_FAULTS, CancelWatch, end_killed
 from flows.checks import RunRefusedError, check_run
 from flows.coordinator import Coordinator
 from flows.difference import DifferenceError, compare_revisions
@@ -89,9 +89,11 @@ def reproduce(
         settings = read_settings(Path("pyproject.toml"))
         with (
             Project() as project,
-            hold_workspace(project.temporary) as lease,
+            hold_workspace(project.temporary, str(find_flow_run_id())) as hold,
             CancelWatch(find_flow_run_id()) as is_cancelled,
         ):
+            if hold.killed is not None:
+                end_killed(hold.killed)
             stages = project.plan(targets or [], glob=glob, downstream=downstream, all_pipelines=all_pipelines)
             project.clear_leftovers()
             up_to_date = set() if force else project.find_up_to_date(stages)
@@ -113,7 +115,7 @@ def reproduce(
                 Schedule(stages, keep_going=keep_going, durations=durations),
                 slots,
                 needs,
-                lease,
+                hold.lease,
                 launch=view.launch,
                 record=view.record,
                 is_up_to_date=(lambda _address: False) if force else project.is_up_to_date,

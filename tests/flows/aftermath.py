@@ -8,7 +8,7 @@ Kinds of locks and leases that flows and DVC have, all of which are looked at:
 - files whose content is the lock: DVC's list `.dvc/tmp/rwlock`, which must be empty;
 - files that are the lock by being there, and must not be: `.git/*.lock`, halves of `dvc.lock` and of DVC's list, marks
   of stages that did not end (`.dvc/tmp/flows/unfinished/`);
-- flow runs on the workers of a pool, which must have ended.
+- flow runs: those on the workers of a pool, and that of a run that was killed, which must have ended.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import psutil
 import yaml
@@ -36,6 +37,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 
+from flows.leases import read_holder
 from flows.reproduce import reproduce
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def assert_goes_on(
     *,
     left: Sequence[str],
     restored: Sequence[str] = (),
-    homes: Iterable[Path] = (),
+    folders: Iterable[Path] = (),
     **parameters: Any,
 ) -> State[Any]:
     """Look at what a fault left, run again with the fault gone, and look at everything.
@@ -63,7 +65,7 @@ def assert_goes_on(
         project: which no process works in any more, or soon.
         left: stages that the fault kept from being finished, in the order in which they run now; no other runs.
         restored: stages that ran and could not be recorded, whose results are to be found without running them.
-        homes: of the machines whose workers had stages.
+        folders: FLOWS_WORKER_DIR of the workers that had stages, with their temporary folders.
         parameters: of the next run; one processor by default, so that the order is known.
 
     Returns:
@@ -73,8 +75,11 @@ def assert_goes_on(
     assert_soon(lambda: find_processes(project.root))
     assert_soon(lambda: [*find_held(project.root), *find_entries(project.root, living=True)])
     project.list_ran()
+    holder = read_holder(project.root / ".dvc/tmp/flows/run.lock")
     state: Any = reproduce(**({"cpus": 1} | parameters), return_state=True)
     assert state.is_completed(), state.message
+    if holder:  # the run did not come to its end; who was killed cannot say so itself
+        assert_soon(lambda: [] if is_over(json.loads(holder)["flow_run"]) else [f"{holder} is Running"])
     ran = project.list_ran()
     if "pool" not in parameters:
         assert ran == list(left)
@@ -86,7 +91,7 @@ def assert_goes_on(
     assert finished == {name: expected[name] for name in finished}
     assert finished.keys().isdisjoint([*left, *restored])
     assert read_stages(project.root) == expected
-    for root, kinds in [(project.root, {"run.lock", "lock", "rwlock.lock"}), *((home, {"0.lock"}) for home in homes)]:
+    for root, kinds in [(project.root, {"run.lock", "lock", "rwlock.lock"}), *((one, {"0.lock"}) for one in folders)]:
         assert kinds <= {path.name for path in list_lock_files(root)}
         assert_soon(lambda root=root: [*find_processes(root), *find_held(root)])  # type: ignore[misc]
         assert [*find_entries(root, living=False), *find_pieces(root)] == []
@@ -137,15 +142,21 @@ def read_stages(root: Path) -> dict[str, Any]:
 
 
 def find_processes(root: Path) -> list[str]:
-    """Name living processes that work in the folder; a worker, which stands in its home, is not meant."""
-    inside = root / "work" if (root / "work").exists() else root
+    """Name living processes that work in the folder, but for this one."""
     left = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            is_inside = Path(process.cwd()).is_relative_to(inside)
+            is_inside = Path(process.cwd()).is_relative_to(root)
             if process.pid != os.getpid() and is_inside and process.status() != psutil.STATUS_ZOMBIE:
                 left.append(f"{process.name()} {process.pid}")
     return left
+
+
+def is_over(flow_run_id: str) -> bool:
+    """Say whether a flow run has ended."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(flow_run_id)).state
+        return state is not None and state.is_final()
 
 
 def find_flow_runs(pool: str) -> list[str]:

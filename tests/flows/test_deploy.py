@@ -119,6 +119,33 @@ def test_a_slurm_script_asks_for_what_its_worker_has_and_needs_a_server(tmp_path
         assert message in (tmp_path / "worker-17.log").read_text()
 
 
+def test_a_slurm_job_starts_a_worker_with_folders_of_its_own(tmp_path: Path) -> None:
+    script = REPOSITORY / "deploy/worker.sbatch"
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(\S+)$", script.read_text(), flags=re.MULTILINE))
+    assert options.keys() == {
+        "job-name", "nodes", "ntasks", "cpus-per-task", "mem", "gpus", "time", "signal", "output"
+    }  # fmt: skip
+    assert re.fullmatch(r"B:TERM@\d+", options["signal"])
+    prefect = tmp_path / ".venv/bin/prefect"
+    prefect.parent.mkdir(parents=True)
+    prefect.write_text('#!/bin/sh\necho "$@"\necho "$TMPDIR"\n')
+    prefect.chmod(0o755)
+    slurm = {
+        "SLURM_JOB_ID": "17", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_TMPDIR": str(tmp_path / "node"),
+        "SLURM_GPUS_ON_NODE": "2", "PREFECT_API_URL": "http://somewhere/api",
+    }  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "FLOWS_WORKER_DIR"} | slurm
+    ended = subprocess.run(
+        ["bash", str(script), "gpu"], env=environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert ended[0].startswith("worker start --pool gpu --type process --name ")
+    assert ended[0].endswith("-17 --limit 2")
+    assert ended[1] == str(tmp_path / "node/flows-17/tmp")
+    assert (tmp_path / "node/flows-17/tmp").is_dir()
+    without = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
+    assert subprocess.run(["bash", str(script), "gpu"], env=without, capture_output=True, check=False).returncode != 0
+
+
 def test_the_systemd_unit_ends_a_worker_before_it_kills() -> None:
     unit = configparser.ConfigParser(interpolation=None, strict=True)
     unit.optionxform = str  # type: ignore[assignment, method-assign]

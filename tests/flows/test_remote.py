@@ -27,26 +27,32 @@ POOL = "elsewhere"
 
 
 class Worker:
-    """`prefect worker start`, with a home, a temporary and a working folder of its own, and a line to the server."""
+    """`prefect worker start`, with a home, a temporary and a working folder of its own, and lines to the servers."""
 
-    def __init__(self, home: Path, api: str) -> None:
+    def __init__(self, home: Path, api: str, s3: str, *, pool: str = POOL, limit: int = 1, **more: str) -> None:
         self.home = home
-        self.line = Line(api)
-        (home / "tmp").mkdir(parents=True)
+        self.pool = pool
+        self.limit = limit
+        self.lines = [Line(api), Line(s3)]
+        self.folder = home / "work"
+        (self.folder / "tmp").mkdir(parents=True)
         self._environment = os.environ | {
             "HOME": str(home),
-            "TMPDIR": str(home / "tmp"),
+            "TMPDIR": str(self.folder / "tmp"),
             "PREFECT_HOME": str(home / "prefect"),
-            "PREFECT_API_URL": f"{self.line.address}/api",
+            "PREFECT_API_URL": f"{self.lines[0].address}/api",
+            "AWS_ENDPOINT_URL": self.lines[1].address,
             "PREFECT_WORKER_QUERY_SECONDS": "0.5",
-            "FLOWS_WORKER_DIR": str(home / "work"),
+            "FLOWS_WORKER_DIR": str(self.folder),
             "FLOWS_HEARTBEAT_S": "1",
             "CUDA_VISIBLE_DEVICES": "7",
+            **more,
         }
         self.start()
 
     def start(self) -> None:
-        command = ["prefect", "worker", "start", "--pool", POOL, "--name", self.home.name, "--limit", "1"]
+        command = ["prefect", "worker", "start", "--pool", self.pool]
+        command += ["--name", self.home.name, "--limit", str(self.limit)]
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command],
@@ -75,7 +81,7 @@ def workers(s3: str, prefect_server: str, tmp_path_factory: pytest.TempPathFacto
     make_bucket(s3, "artefacts")
     create_pool(POOL, kind="process", cpus=1, memory_gib=4, gpus=1)
     home = tmp_path_factory.mktemp("workers")
-    started = [Worker(home / name, prefect_server) for name in ("one", "two")]
+    started = [Worker(home / name, prefect_server, s3) for name in ("one", "two")]
     yield started
     for worker in started:
         worker.stop()
@@ -90,7 +96,8 @@ def project(project: DemoProject, s3: str, tmp_path: Path, monkeypatch: pytest.M
     remote = tmp_path.parent / f"{tmp_path.name}.git"
     project.git("init", "--quiet", "--bare", str(remote))
     project.git("remote", "add", "origin", str(remote))
-    project.use_bucket(f"s3://artefacts/{tmp_path.name}", s3)
+    project.use_bucket(f"s3://artefacts/{tmp_path.name}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
     return project
 
 
@@ -141,6 +148,8 @@ def test_two_workers_bring_a_project_up_to_date(project: DemoProject, workers: l
         {
             "left": here("left", deps=["source.txt", "script.py"], more="sleep 4", params=["rate"]),
             "right": here("right", deps=["source.txt"], more="sleep 4", meta={"flows": {"gpus": 1}}),
+            # has the same commit as the two before it, and fetches it when one of them has ended
+            "third": here("third", deps=["source.txt"], more="sleep 4"),
             "join": here("join", deps=["left.txt", "right.txt"]),
             "table": {"cmd": "wc -l < join.txt > table.txt", "deps": ["join.txt"],
                       "outs": [{"table.txt": {"cache": False}}]},
@@ -154,9 +163,10 @@ def test_two_workers_bring_a_project_up_to_date(project: DemoProject, workers: l
     before = project.git("status", "--porcelain")
     state = run(pool=POOL)
     assert state.is_completed(), state.message
-    assert read_states(state) == dict.fromkeys(["left", "right", "join", "table"], "Completed")
+    assert read_states(state) == dict.fromkeys(["left", "right", "join", "table", "third"], "Completed")
     lines = (project.root / "join.txt").read_text().splitlines()
     assert lines[:2] == ["edited", "new"]
+    lines += (project.root / "third.txt").read_text().splitlines()
     used = {worker.home.name for worker in workers for line in lines if line.startswith(str(worker.home))}
     assert used == {"one", "two"}
     assert project.dvc("status") == CLEAN
@@ -207,12 +217,12 @@ def test_a_worker_without_network_for_a_while_finishes_its_stage(
         try:
             wait_for_start(slow, "slow")
             for worker in workers:
-                worker.line.cut()
+                worker.lines[0].cut()
         finally:
             (slow / "slow.go").touch()  # it ends while nobody can hear of it
         time.sleep(seconds)
         for worker in workers:
-            worker.line.mend()
+            worker.lines[0].mend()
 
     thread = threading.Thread(target=cut)
     thread.start()
