@@ -217,5 +217,5 @@ def stage_environment() -> dict[str, str]:
 def run_stage_in(folder: Path, stage: str) -> subprocess.CompletedProcess[str]:
     """Run a stage in its own process."""
     return subprocess.run(
-        stage_command(stage), cwd=folder, env=stage_environment(), capture_output=True, text=True, timeout=120
+        stage_command(stage), cwd=folder, env=stage_environment(), capture_output=True, text=True, timeout=300
     )
