@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 from cambrian.interfaces import ArtifactError
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 60.0
 _NUM_TRIES = 3
+"""For a connection that fails, and for an endpoint that is busy."""
+_BUSY = (429, 500, 502, 503, 504)
+_FIRST_PAUSE_S = 2.0
+"""Before a busy endpoint is asked again; each further pause is twice as long."""
 _INSTRUCTION = """You compare a reply to a question about a picture with its reference answers.
 Say "correct" if the reply says the same as one of them, numbers within a relative error of 0.05; otherwise "incorrect".
 Reply with that one word."""
@@ -91,9 +96,16 @@ class Judge:
         body = {"model": self._model, "messages": messages, "temperature": 0, "max_tokens": 8}
         try:
             answer = client.post("chat/completions", json=body)
+            for attempt in range(_NUM_TRIES):
+                if answer.status_code not in _BUSY:
+                    break
+                time.sleep(_FIRST_PAUSE_S * 2**attempt)
+                answer = client.post("chat/completions", json=body)
             answer.raise_for_status()
-            text: str = answer.json()["choices"][0]["message"]["content"]
-        except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
+            text = answer.json()["choices"][0]["message"]["content"]
+            if not isinstance(text, str):
+                raise ValueError(f"its message is {text!r}, expected one word")
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
             raise ArtifactError(
                 f"the judge {self._model} cannot be asked ({error}): what it said so far is in {self._path}; run again"
             ) from error

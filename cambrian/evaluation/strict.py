@@ -104,14 +104,14 @@ def strict_rule(rule: Matcher) -> Matcher:
 def read_option(reply: str, choices: Sequence[str]) -> int | None:
     """The one option that a reply names, by its letter, its text, or both in agreement; None for none or several."""
     text = cut_announcement(reply)
-    named = [index for index, choice in enumerate(choices) if _bare(choice) == _bare(text)]
+    named = [index for index, choice in enumerate(choices) if _says(text, choice)]
     if named:
         return named[0] if len(named) == 1 else None
     letter = _LETTER.fullmatch(text)
     if letter is None:
         return None
     index, rest = string.ascii_lowercase.index(letter[1]), (letter[2] or "").strip()
-    if index >= len(choices) or (rest and _bare(rest) != _bare(choices[index])):
+    if index >= len(choices) or (rest and not _says(rest, choices[index])):
         return None
     return index
 
@@ -127,7 +127,7 @@ def match_choice_or_number_strictly(reply: str, item: Item) -> float:
     if item.choices:
         return match_choice_strictly(reply, item)
     text = cut_announcement(reply)
-    return float(any(_is_same_value(text, answer) for answer in item.answers))
+    return float(any(_is_same_number(text, answer) or _says(text, answer) for answer in item.answers))
 
 
 def match_yes_or_no_strictly(reply: str, item: Item) -> float:
@@ -144,7 +144,7 @@ def match_phrase_strictly(reply: str, item: Item) -> float:
     letter = _LETTER.fullmatch(text)
     return float(
         any(
-            _bare(text) == _bare(answer) or (letter is not None and letter[1] == answer.lower().strip(" ()."))
+            _says(text, answer) or (letter is not None and letter[1] == answer.lower().strip(" ()."))
             for answer in item.answers
         )
     )
@@ -153,7 +153,7 @@ def match_phrase_strictly(reply: str, item: Item) -> float:
 def match_word_strictly(reply: str, item: Item) -> float:
     """The whole answer but for articles and punctuation, in the same number."""
     text = cut_announcement(reply)
-    return float(any(_bare(text) == _bare(answer) for answer in item.answers))
+    return float(any(_says(text, answer) for answer in item.answers))
 
 
 def match_number_strictly(reply: str, item: Item) -> float:
@@ -161,8 +161,8 @@ def match_number_strictly(reply: str, item: Item) -> float:
     years = [answer for answer in item.answers if _YEAR.fullmatch(answer.strip())]
     text = cut_announcement(reply)
     if years:
-        return float(any(_compare_numbers(text, answer) for answer in years))
-    return float(match_number(reply, item) or any(_is_same_value(text, answer) for answer in item.answers))
+        return float(any(_is_same_number(text, answer) for answer in years))
+    return float(match_number(reply, item) or any(_says(text, answer) for answer in item.answers))
 
 
 def match_contained_strictly(reply: str, item: Item) -> float:
@@ -186,23 +186,20 @@ _STRICT_RULES: dict[Matcher, Matcher] = {
 }
 
 
+def _says(text: str, answer: str) -> bool:
+    """Whether both are one number, or, where one of them is none, the same text but for marks and articles."""
+    number, truth = parse_number(text), parse_number(answer.lower())
+    return number == truth if number is not None and truth is not None else _bare(text) == _bare(answer)
+
+
 def _bare(text: str) -> str:
     """The text as VQA normalises it, or as it is where that leaves nothing (an option that is a mark)."""
     return normalise(text) or " ".join(text.lower().split())
 
 
-def _is_same_value(text: str, answer: str) -> bool:
-    """Numbers by their value, since a text without its marks has lost the point and the sign; others as texts."""
-    same = _compare_numbers(text, answer)
-    return _bare(text) == _bare(answer) if same is None else same
-
-
-def _compare_numbers(text: str, answer: str) -> bool | None:
-    """Whether two numbers are the same to two decimals; None where one of the two is no number."""
+def _is_same_number(text: str, answer: str) -> bool:
     number, truth = parse_number(text), parse_number(answer.lower())
-    if number is None or truth is None:
-        return None
-    return round(number, NUMBER_DIGITS) == round(truth, NUMBER_DIGITS)
+    return number is not None and truth is not None and round(number, NUMBER_DIGITS) == round(truth, NUMBER_DIGITS)
 
 
 def _stands_as_words(answer: str, text: str) -> bool:

@@ -207,9 +207,15 @@ def bare(text: str) -> str:
     return vqa(text) or " ".join(text.lower().split())
 
 
+def says(text: str, answer: str) -> bool:
+    if number(text) is None or number(answer.lower()) is None:
+        return bare(text) == bare(answer)
+    return number(text) == number(answer.lower())
+
+
 def strict_choice(reply: str, item: Item) -> float:
     text = answer_part(reply)
-    named = [choice for choice in item.choices if bare(choice) == bare(text)]
+    named = [choice for choice in item.choices if says(text, choice)]
     if named:
         return 1.0 if len(named) == 1 and named[0] in item.answers else 0.0
     return 1.0 if any(choice in item.answers for choice in lettered(text, item.choices)) else 0.0
@@ -224,7 +230,7 @@ def lettered(text: str, choices: Sequence[str]) -> list[str]:
     index = string.ascii_lowercase.index(letter)
     while mark and rest and rest[0] in ").:,":
         rest = rest[1:]
-    if index >= len(choices) or (rest.strip() and bare(rest.strip()) != bare(choices[index])):
+    if index >= len(choices) or (rest.strip() and not says(rest.strip(), choices[index])):
         return []
     return [choices[index]]
 
@@ -233,7 +239,7 @@ def strict_choice_or_number(reply: str, item: Item) -> float:
     if item.choices:
         return strict_choice(reply, item)
     text = answer_part(reply)
-    return 1.0 if any(same_number(text, answer) or bare(text) == bare(answer) for answer in item.answers) else 0.0
+    return 1.0 if any(same_number(text, answer) or says(text, answer) for answer in item.answers) else 0.0
 
 
 def same_number(text: str, answer: str) -> bool:
@@ -254,7 +260,7 @@ def strict_yes_or_no(reply: str, item: Item) -> float:
 def strict_phrase(reply: str, item: Item) -> float:
     text = answer_part(reply)
     for answer in item.answers:
-        if bare(text) == bare(answer):
+        if says(text, answer):
             return 1.0
         found = letter_and_rest(text)
         if found is not None and found[0] == answer.lower().strip(" ()."):
@@ -263,7 +269,7 @@ def strict_phrase(reply: str, item: Item) -> float:
 
 
 def strict_word(reply: str, item: Item) -> float:
-    return 1.0 if any(bare(answer_part(reply)) == bare(answer) for answer in item.answers) else 0.0
+    return 1.0 if any(says(answer_part(reply), answer) for answer in item.answers) else 0.0
 
 
 def strict_number(reply: str, item: Item) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 from cambrian.artifacts import write_folder
 from cambrian.data.image_facts import digest_image
+from cambrian.evaluation import judge as judging
 from cambrian.evaluation.compare import Answers
 from cambrian.evaluation.export import export_answers
 from cambrian.evaluation.judge import Judge
@@ -146,6 +147,19 @@ def test_what_was_judged_before_the_endpoint_failed_is_not_asked_again(tmp_path:
         grade_all(tmp_path / "said.jsonl")
     assert grade_all(tmp_path / "said.jsonl") == [1, 1, 0, 0]
     assert len(endpoint.asked) == 5
+
+
+def test_a_busy_endpoint_is_asked_again(tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "_FIRST_PAUSE_S", 0.0)
+    endpoint.statuses = [200, 429, 503]
+    assert grade_all(tmp_path / "said.jsonl") == [1, 1, 0, 0]
+    assert len(endpoint.asked) == 6  # four replies, one of them three times
+
+
+def test_a_message_without_text_is_refused(tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.message = None
+    with pytest.raises(ArtifactError, match="its message is None, expected one word"):
+        grade_all(tmp_path / "said.jsonl")
 
 
 def test_a_half_written_recording_is_named(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def test_options_of_equal_text_are_told_apart_by_letter_only() -> None:
     assert read_option("B", ("2", "two", "3")) == 1
 
 
+def test_options_that_differ_in_a_point_are_two() -> None:
+    assert [read_option(reply, ("1.5", "15", "-15")) for reply in ("15", "1.5", "C. -15", "b) 1.5")] == [1, 0, 2, None]
+
+
 def test_options_that_are_only_marks_are_read() -> None:
     assert read_option("-", ("+", "-")) == 1
     assert matching.chosen_option("-", ("+", "-")) is None
@@ -147,8 +151,13 @@ def test_both_scores_and_the_disputed_items_come_from_the_same_replies() -> None
 
 
 QUESTIONS = {
-    "choice": [item("blue", choices=COLOURS), item("-", choices=("+", "-")), item("2", choices=("2", "two", "3"))],
-    "number": [item("12"), item("2010"), item("1999"), item("-1.5", "three"), item("1,200%")],
+    "choice": [
+        item("blue", choices=COLOURS),
+        item("-", choices=("+", "-")),
+        item("2", choices=("2", "two", "3")),
+        item("15", choices=("1.5", "15")),
+    ],
+    "number": [item("12"), item("12.6"), item("2010"), item("1999"), item("-1.5", "three"), item("1,200%")],
     "text": [item("Blue"), item("B"), item("none"), item("o", "dark blue"), item("glasses"), item("box"), item("-")],
     "yes": [item("Yes"), item("no")],
     "votes": [item(*["red"] * 3, *["dark blue"] * 2, *["2", "two"], *["none"] * 3)],
@@ -175,7 +184,8 @@ ANNOUNCEMENTS = ("", "", "", "answer is", "The answer is:", "Red. Answer: ")
 OPENINGS = ("", "", "", "(", "$", "-", "a ", "1.", "s", " ")
 ANSWERS = (
     "A", "b", "B", "C", "e", "o", "yes", "No", "red", "blue", "dark blue", "Green", "glass", "glasses", "boxes", "none",
-    "two", "three", "2", "3", "12", "112", "12.6", "12.004", "2010", "2019", "1999", "1990", "-1.5", "1,200", "1260",
+    "two", "three", "2", "3", "12", "112", "12.6", "126", "12.004", "2010", "2019", "1999", "1990", "-1.5", "1.5", "15",
+    "1,200", "1260",
     "+", "-", "_", "", "²", "٣", "ß", "Б", "赤", "İ",
 )  # fmt: skip
 MARKS = ("", "", "", ".", ")", ":", ", ", "/", " ", "'", "%", "\n", ").", "_", " or ", ". ", "\u00a0")
