@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,12 +14,12 @@ from cambrian.params import parse_block
 from cambrian.training.config import TrainingConfig
 from cambrian.training.launch import ALONE, launch
 from tests.training import many, tiny
-from tests.training.test_engines import WEIGHT_TOLERANCE
+from tests.training.test_engines import LOSS_TOLERANCE, WEIGHT_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEEPSPEED = str(Path(sys.executable).parent / "deepspeed")
+DEEPSPEED, TORCHRUN = (str(Path(sys.executable).parent / name) for name in ("deepspeed", "torchrun"))
 
 
 @pytest.fixture
@@ -27,29 +28,76 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
 
 
-def test_a_stage_under_deepspeeds_launcher_trains_what_one_process_trains(tmp_path: Path, no_launcher: None) -> None:
-    command = [DEEPSPEED, "--num_accelerators", "2", "--no_local_rank", "--master_port", many.find_port(), "--module"]
-    forms = {
-        "alone": tiny.LOCAL,
-        "together": {**tiny.LOCAL, "launch": command, "engine": {**many.DEEPSPEED, "zero_stage": 2}},
-    }
-    for name, training in forms.items():
-        world = tmp_path / name
-        tiny.write_backbones(world / "backbones")
-        tiny.write_data(world, tiny.make_records(12), broken=["r5"])
-        tiny.write_params(world, training=training, optimizer=many.ADAMW, micro_batch_size=2)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process trains."""
+    world = tmp_path_factory.mktemp("alone")
+    write_world(world, tiny.LOCAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RANK", raising=False)
         done = tiny.run_stage_in(world, "align")
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("6 steps, final loss") == 1  # the main process speaks
-        assert ("dist_world_size=2" in done.stdout) == (name == "together")
-    found, expected = (json.loads((tmp_path / name / "align.json").read_text()) for name in forms)
-    assert found.pop("final_loss") == pytest.approx(expected.pop("final_loss"), abs=2e-6)
+    assert done.returncode == 0, done.stderr
+    return world
+
+
+def write_world(world: Path, training: dict[str, Any]) -> None:
+    tiny.write_backbones(world / "backbones")
+    tiny.write_data(world, tiny.make_records(12), broken=["r5"])
+    tiny.write_params(world, training=training, optimizer=many.ADAMW, micro_batch_size=2)
+
+
+def under(command: list[str]) -> dict[str, Any]:
+    return {**tiny.LOCAL, "launch": command, "engine": {**many.DEEPSPEED, "zero_stage": 2}}
+
+
+def check_same(world: Path, alone: Path) -> None:
+    found, expected = (json.loads((one / "align.json").read_text()) for one in (world, alone))
+    assert found.pop("final_loss") == pytest.approx(expected.pop("final_loss"), abs=LOSS_TOLERANCE)
     assert found == expected
     assert found["unusable"] == {"r5": "undecodable-image"}
-    ours, whole = (read_tensors(tmp_path / name / "adapter" / "model.safetensors") for name in forms)
+    ours, whole = (read_tensors(one / "adapter" / "model.safetensors") for one in (world, alone))
     assert ours.keys() == whole.keys()
     for tensor, value in whole.items():
         assert (ours[tensor] - value).abs().max() < WEIGHT_TOLERANCE, tensor
+
+
+def test_a_stage_under_deepspeeds_launcher_trains_what_one_process_trains(
+    alone: Path, tmp_path: Path, no_launcher: None
+) -> None:
+    command = [DEEPSPEED, "--num_accelerators", "2", "--no_local_rank", "--master_port", many.find_port(), "--module"]
+    write_world(tmp_path, under(command))
+    done = tiny.run_stage_in(tmp_path, "align")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("6 steps, final loss") == 1  # the main process speaks
+    assert "dist_world_size=2" in done.stdout
+    check_same(tmp_path, alone)
+
+
+def test_two_nodes_train_what_one_process_trains(alone: Path, tmp_path: Path, no_launcher: None) -> None:
+    command = [
+        TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tiny",
+        "--rdzv-endpoint", f"127.0.0.1:{many.find_port()}", "--local-addr", "127.0.0.1", "-m",
+    ]  # fmt: skip
+    write_world(tmp_path, under(command))
+    nodes = [
+        subprocess.Popen(
+            tiny.stage_command("align"),
+            cwd=tmp_path,
+            env=tiny.stage_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        logs = [node.communicate(timeout=300)[1] for node in nodes]
+    finally:
+        for node in nodes:
+            node.terminate()
+    assert [node.returncode for node in nodes] == [0, 0], logs
+    assert sorted(log.count("6 steps, final loss") for log in logs) == [0, 1]
+    check_same(tmp_path, alone)
 
 
 def test_a_launcher_that_is_not_installed_is_named(no_launcher: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import torch
 from cambrian.artifacts import read_manifest
 from cambrian.interfaces import Record, Turn
 from cambrian.models.tensor_files import read_tensors, write_tensors
+from cambrian.training.checkpoints import TERMINATED
 from cambrian.training.processes import RANK
 from cambrian.training.sampler import deal, iter_batches
 from tests.training import many, tiny
@@ -130,3 +132,35 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both_and_its_records_are_
     assert not set(named) & {records[index].id for index in first}
     assert saved_steps(world) == [2]
     assert not (world / "adapter").exists()
+
+
+def test_processes_that_are_killed_or_stopped_go_on_and_end_in_the_same_bytes(world: Path) -> None:
+    settings = {"epochs": 40, "checkpoints": {"folder": "checkpoints", "every_steps": 10, "num_kept": 2}}
+    write_world(world, tiny.make_records(12), TORCHRUN, "-m", **settings)
+    whole = start(world)
+    assert whole.wait(timeout=PATIENCE_S) == 0, (world / "log").read_text()
+    expected = written(world)
+    subprocess.run(["rm", "-r", "adapter", "align.json"], cwd=world, check=True)
+
+    process = start(world)
+    wait_for_step(process, world, 0)
+    find_workers(world)[1].kill()
+    assert process.wait(timeout=PATIENCE_S) != 0
+    wait_until_nobody_lives(world)
+    killed_at = saved_steps(world)[-1]
+
+    write_params(world, DEEPSPEED, "--module", **settings)
+    process = start(world)
+    wait_for_step(process, world, killed_at)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=PATIENCE_S) == TERMINATED
+    wait_until_nobody_lives(world)
+    log = (world / "log").read_text()
+    assert f"going on after step {killed_at}" in log
+    stopped_at = saved_steps(world)[-1]
+    assert log.count(f"terminated after step {stopped_at}, which is saved") == 2
+    assert not (world / "adapter").exists()
+
+    assert start(world).wait(timeout=PATIENCE_S) == 0
+    assert f"going on after step {stopped_at}" in (world / "log").read_text()
+    assert written(world) == expected
