@@ -356,9 +356,10 @@ def test_a_server_that_is_killed_and_comes_back_fails_nothing(
     from flows.server import _find_port, start_server, stop_server
 
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    go = project.root / "go"  # wherever the stage runs: the look afterwards runs it in another folder
     project.write(
         {
-            "slow": stage("touch up; while [ ! -e go ]; do sleep 0.1; done; echo 1 > slow.txt", out="slow.txt"),
+            "slow": stage(f"touch up; while [ ! -e {go} ]; do sleep 0.1; done; echo 1 > slow.txt", out="slow.txt"),
             "after": stage("cp slow.txt after.txt", deps=["slow.txt"], out="after.txt"),
         }
     )
@@ -368,7 +369,7 @@ def test_a_server_that_is_killed_and_comes_back_fails_nothing(
     try:
         wait_for((project.root / "up").exists, bool)
         psutil.Process(int((project.root / "logs/prefect-server.pid").read_text())).kill()
-        (project.root / "go").touch()
+        go.touch()
         wait_for((project.root / "slow.txt").exists, bool)
         start_server(port)
         assert command.wait(240) == 0
