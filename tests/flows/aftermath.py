@@ -152,6 +152,14 @@ def find_processes(root: Path) -> list[str]:
     return left
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Say whether a process still runs; one that has ended and whom nobody has asked for its status does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def is_over(flow_run_id: str) -> bool:
     """Say whether a flow run has ended."""
     with get_client(sync_client=True) as client:

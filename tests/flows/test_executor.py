@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flows.stage import run_stage
-from tests.flows.aftermath import assert_goes_on, find_processes, list_lock_files
+from tests.flows.aftermath import assert_goes_on, find_processes, is_alive, list_lock_files
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, DemoProject, stage
 from tests.flows.test_reproduce import CLEAN, read_states, run, start_command, wait_for, wait_for_child
 
@@ -242,7 +242,7 @@ def test_kill_9_of_the_run_leaves_no_process_and_the_next_run_goes_on(
     command.wait()
     project.heal()
     assert_goes_on(project, left=LEFT)  # waits until the watchdog is through
-    assert not child.is_running()
+    assert not is_alive(child)
 
 
 @pytest.mark.parametrize("victim", ["the command", "DVC"])
@@ -257,7 +257,7 @@ def test_kill_9_inside_a_stage_fails_it_and_the_next_run_goes_on(
     (shell if victim == "the command" else psutil.Process(shell.ppid())).kill()
     assert command.wait(120) == 1
     assert find_processes(project.root) == []
-    assert not child.is_running()
+    assert not is_alive(child)
     project.heal()
     assert_goes_on(project, left=LEFT)
 

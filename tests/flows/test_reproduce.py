@@ -30,7 +30,7 @@ import flows.slots
 from flows.graph import Project
 from flows.leases import take_gpus
 from flows.reproduce import reproduce
-from tests.flows.aftermath import assert_goes_on, find_processes
+from tests.flows.aftermath import assert_goes_on, find_processes, is_alive
 from tests.flows.conftest import DIAMOND, DIAMOND_PARAMS, REPOSITORY, DemoProject, stage
 from tests.flows.test_difference import make_two_runs, set_params
 from tests.interrupts import listen_to_ctrl_c
@@ -346,7 +346,7 @@ def test_an_interrupt_leaves_no_process_and_the_next_run_goes_on(
     os.killpg(command.pid, number)
     assert command.wait(240) == status
     assert find_processes(project.root) == []
-    assert not child.is_running()
+    assert not is_alive(child)
     assert not (project.root / "never.txt").exists()
     project.heal()
     assert_goes_on(project, left=["sleeper", "after"])
@@ -373,7 +373,7 @@ def test_cancel_in_the_ui_ends_the_stage_and_frees_its_gpu(
     assert ended is not None
     assert (ended.name, ended.message) == ("Cancelled", "3 stages: 1 Cancelled, 1 Completed, 1 Skipped")
     assert find_processes(project.root) == []
-    assert not child.is_running()
+    assert not is_alive(child)
     (lease,) = take_gpus(1, ("0",), holder="the test") or [None]
     assert lease is not None
     lease.release()

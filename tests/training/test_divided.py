@@ -41,8 +41,8 @@ def test_no_process_holds_the_whole_llm_where_it_is_read_part_by_part(world: Pat
         print(f"process {rank}: LLM {whole_mib:.0f} MiB, " + ", ".join(  # noqa: T201  # the figure is wanted
             f"{name} {process[f'{name}_mib']:.0f} MiB" for name in ("outline", "whole")
         ))  # fmt: skip
-        # under load half a model was measured once and a whole one another time: what counts is the saving
-        assert process["outline_mib"] < 0.8 * process["whole_mib"]
+        # half of it is the share; beside it one parameter, buffers of gloo and a model without an LLM
+        assert process["outline_mib"] < 0.8 * whole_mib
         assert process["whole_mib"] > whole_mib
 
 
