@@ -20,6 +20,8 @@ _PATIENCE_S = float(os.environ.get("FLOWS_PATIENCE_S", "180"))
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 15.0
 _HOPELESS = (PermissionError, NoCredentialsError, PartialCredentialsError)
+_OURS = (AttributeError, NameError, TypeError)
+"""What no remote says: a fault of a program, which is raised as it is."""
 _HOPELESS_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -39,6 +41,8 @@ def insist(move: Callable[[], Any]) -> Any:
     while True:
         try:
             return move()
+        except _OURS:
+            raise
         except Exception as error:  # every kind of remote has errors of its own
             waited_s = time.monotonic() - started
             message = f"{type(error).__name__}: {error}" if not isinstance(error, RuntimeError) else str(error)

@@ -57,6 +57,12 @@ def test_after_three_minutes_the_last_error_is_named(clock: Clock) -> None:
     assert clock.now == 180
 
 
+def test_a_fault_of_the_program_is_raised_as_it_is(clock: Clock) -> None:
+    with pytest.raises(TypeError, match="no such argument"):
+        insist(failing(1, TypeError("no such argument")))
+    assert clock.pauses == []
+
+
 @pytest.mark.parametrize("error", [PermissionError("denied"), OSError(errno.ENOSPC, "No space left on device")])
 @pytest.mark.parametrize("is_inside", [False, True])
 def test_what_waiting_does_not_mend_fails_at_once(error: OSError, is_inside: bool, clock: Clock) -> None:
