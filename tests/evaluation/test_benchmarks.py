@@ -223,10 +223,33 @@ def test_a_data_set_that_lost_a_column_is_refused(tmp_path: Path) -> None:
         ("SEED-I", {"answer": "both"}, "row 0: answer 'both' is not an option's letter"),
         ("MMMU-V", {"options": "tree, bird"}, "row 0: options 'tree, bird' are not the text of a list"),
         ("AI2D", {"answer": "2"}, "row 0: the answer is option 3 of 2"),
+        ("GQA", {"answer": 7}, "row 0: the answer 7 is no text: its data set has other fields"),
+        ("GQA", {"answer": None}, "row 0: the answer None is no text"),
+        ("GQA", {"question": ["What?"]}, "row 0: the question .* is no text"),
+        ("GQA", {"id": None}, "row 0: its id is None, expected what names the row"),
+        ("GQA", {"id": ""}, "row 0: its id is '', expected what names the row"),
+        ("MMMU-V", {"id": None}, "row 0: its id is None"),
+        ("MME-P", {"question_id": None}, "row 0: its question_id is None"),  # it also joins the pairs
+        ("MME-P", {"category": "colour"}, "row 0: its category 'colour' is none of MME's: existence, "),
+        ("MMMU-V", {"question_type": "multiple choice"}, "row 0: its question_type is 'multiple choice', expected"),
+        ("CV-Bench-2D", {"type": None}, "row 0: its type is None, expected 2D or 3D"),
+        ("CV-Bench-2D", {"source": None}, "row 0: the category None is no text"),  # its score averages over sources
+        ("SEED-I", {"answer": 2}, "row 0: answer 2 is not an option's letter"),
+        ("SEED-I", {"choice_b": None}, "row 0: the option None is no text"),
+        ("AI2D", {"options": "leaf"}, "row 0: its options is the text 'leaf', expected a list"),
+        ("AI2D", {"options": [3, 4]}, "row 0: the option 3 is no text"),
+        ("DocVQA", {"answers": "Ann"}, "row 0: its answers is the text 'Ann', expected a list"),
+        ("OCRBench", {"answer": "STOP"}, "row 0: its answer is the text 'STOP', expected a list"),
+        ("MMVP", {"Options": None}, "row 0: expected string"),
+        (
+            "MMMU-V",
+            {"question_type": "open", "answer": 4},
+            "row 0: a field is of another type .*: 'int' object has no attribute",
+        ),
     ],
 )
 def test_a_row_that_is_not_as_documented_is_named(
-    tmp_path: Path, name: str, change: dict[str, str], message: str
+    tmp_path: Path, name: str, change: dict[str, Any], message: str
 ) -> None:
     write(tmp_path, name, [{**ROWS[name][0], **change}])
     with pytest.raises(ArtifactError, match=message):

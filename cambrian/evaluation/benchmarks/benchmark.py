@@ -71,13 +71,35 @@ def image_bytes(value: Mapping[str, Any] | None) -> bytes | None:
     return value["bytes"] if value is not None else None
 
 
+def row_id(row: Mapping[str, Any], column: str) -> str:
+    """What names a row in its data set, as text.
+
+    Raises:
+        ValueError: it is null or empty.
+    """
+    if row[column] in (None, ""):
+        raise ValueError(f"its {column} is {row[column]!r}, expected what names the row")
+    return str(row[column])
+
+
+def texts(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """The entries of a list column; none for null.
+
+    Raises:
+        TypeError: it holds one text, whose letters would pass for a list of texts.
+    """
+    if isinstance(row[column], str):
+        raise TypeError(f"its {column} is the text {row[column]!r}, expected a list of texts")
+    return tuple(row[column] or ())
+
+
 def letter_index(letter: str) -> int:
     """The place of an option by its letter, written `B`, `b`, `(b)` or `B.`.
 
     Raises:
         ValueError: it is no letter.
     """
-    bare = letter.strip().strip("().: ").lower()
+    bare = str(letter).strip().strip("().: ").lower()
     if len(bare) != 1 or bare not in string.ascii_lowercase:
         raise ValueError(f"answer {letter!r} is not an option's letter")
     return string.ascii_lowercase.index(bare)

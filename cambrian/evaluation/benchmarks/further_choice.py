@@ -15,6 +15,8 @@ from cambrian.evaluation.benchmarks.benchmark import (
     image_bytes,
     letter_index,
     pick,
+    row_id,
+    texts,
 )
 from cambrian.evaluation.benchmarks.general import MMBENCH, read_mmbench
 from cambrian.evaluation.matching import match_choice, match_first_word
@@ -27,7 +29,7 @@ _BRACKETED_OPTION = re.compile(r"^\(([A-Z])\)\s*(.*?)\s*$", re.MULTILINE)
 
 def _read_mmstar(row: Mapping[str, Any], number: int) -> Question:
     return Question(
-        id=str(row["index"]),
+        id=row_id(row, "index"),
         text=row["question"],  # the options stand in it
         answers=(row["answer"],),
         image=image_bytes(row["image"]),
@@ -36,7 +38,7 @@ def _read_mmstar(row: Mapping[str, Any], number: int) -> Question:
 
 
 def _read_qbench(row: Mapping[str, Any], number: int) -> Question:
-    choices = tuple(row["candidates"])
+    choices = texts(row, "candidates")
     if row["correct_ans"] not in choices:
         raise ValueError(f"the answer {row['correct_ans']!r} is none of the candidates {choices}")
     return Question(
@@ -50,7 +52,7 @@ def _read_qbench(row: Mapping[str, Any], number: int) -> Question:
 
 def _read_pope(row: Mapping[str, Any], number: int) -> Question:
     return Question(
-        id=f"{row['category']}/{row['question_id']}",
+        id=f"{row['category']}/{row_id(row, 'question_id')}",
         text=row["question"],
         answers=(row["answer"],),
         image=image_bytes(row["image"]),
@@ -59,9 +61,9 @@ def _read_pope(row: Mapping[str, Any], number: int) -> Question:
 
 
 def _read_blink(row: Mapping[str, Any], number: int) -> Question:
-    choices = tuple(row["choices"])
+    choices = texts(row, "choices")
     return Question(
-        id=row["idx"],
+        id=row_id(row, "idx"),
         text=row["question"],
         own_wording=row["prompt"],
         choices=choices,
@@ -74,7 +76,7 @@ def _read_blink(row: Mapping[str, Any], number: int) -> Question:
 def _read_vstar(row: Mapping[str, Any], number: int) -> Question:
     choices = tuple(text for _, text in _BRACKETED_OPTION.findall(row["text"]))
     return Question(
-        id=str(row["question_id"]),
+        id=row_id(row, "question_id"),
         text=row["text"].split("\n", 1)[0],
         own_wording=row["text"],
         choices=choices,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cambrian.evaluation.benchmarks.benchmark import PERCENT, Benchmark, Question, image_bytes
+from cambrian.evaluation.benchmarks.benchmark import PERCENT, Benchmark, Question, image_bytes, row_id, texts
 from cambrian.evaluation.benchmarks.ocr_chart import DOCVQA, read_docvqa
 from cambrian.evaluation.matching import match_edits, match_keywords, match_transcript, match_vote
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def _read_vizwiz(row: Mapping[str, Any], number: int) -> Question:
     return Question(
-        id=str(row["question_id"]),
+        id=row_id(row, "question_id"),
         text=row["question"],
-        answers=tuple(row["answers"] or ()),
+        answers=texts(row, "answers"),
         image=image_bytes(row["image"]),
         category=row["category"] or "",
     )
@@ -25,7 +25,7 @@ def _read_vizwiz(row: Mapping[str, Any], number: int) -> Question:
 
 def _read_stvqa(row: Mapping[str, Any], number: int) -> Question:
     # The public rows have no answers: they are scored by https://rrc.cvc.uab.es/?ch=11
-    return Question(id=str(row["question_id"]), text=row["question"], answers=(), image=image_bytes(row["image"]))
+    return Question(id=row_id(row, "question_id"), text=row["question"], answers=(), image=image_bytes(row["image"]))
 
 
 def _read_synthdog(row: Mapping[str, Any], number: int) -> Question:
@@ -39,7 +39,7 @@ def _read_synthdog(row: Mapping[str, Any], number: int) -> Question:
 
 def _read_mmvet(row: Mapping[str, Any], number: int) -> Question:
     return Question(
-        id=str(row["question_id"]),
+        id=row_id(row, "question_id"),
         text=row["question"],
         answers=(row["answer"],),
         image=image_bytes(row["image"]),

@@ -13,6 +13,7 @@ from cambrian.evaluation.benchmarks.benchmark import (
     image_bytes,
     letter_index,
     pick,
+    row_id,
 )
 from cambrian.evaluation.matching import match_choice, match_first_word, match_same_word
 
@@ -22,18 +23,22 @@ if TYPE_CHECKING:
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
 )  # fmt: skip
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+"""The other score of MME, which the paper does not use."""
 
 
 def _read_mme(row: Mapping[str, Any], number: int) -> Question | None:
-    if row["category"] not in PERCEPTION:
+    if row["category"] in COGNITION:
         return None
+    if row["category"] not in PERCEPTION:
+        raise ValueError(f"its category {row['category']!r} is none of MME's: {', '.join((*PERCEPTION, *COGNITION))}")
     return Question(
         id=str(number),  # question_id names the image, which two questions share
         text=row["question"],
         answers=(row["answer"],),
         image=image_bytes(row["image"]),
         category=row["category"],
-        group=row["question_id"],
+        group=row_id(row, "question_id"),
     )
 
 
@@ -44,7 +49,7 @@ def read_mmbench(row: Mapping[str, Any], number: int) -> Question:
     # A group is one question over one image with its options turned round (release: text, hash of the image, source).
     digest = hashlib.sha256(image or b"").hexdigest()[:16]
     return Question(
-        id=str(row["index"]),
+        id=row_id(row, "index"),
         text=row["question"],
         choices=choices,
         answers=pick(choices, letter_index(row["answer"])),
@@ -60,7 +65,7 @@ def _read_seed(row: Mapping[str, Any], number: int) -> Question | None:
         return None  # SEED-I: items with one image; the others are frames of a video
     choices = tuple(row[f"choice_{letter}"] for letter in "abcd")
     return Question(
-        id=str(row["question_id"]),
+        id=row_id(row, "question_id"),
         text=row["question"],
         choices=choices,
         answers=pick(choices, letter_index(row["answer"])),
@@ -69,7 +74,9 @@ def _read_seed(row: Mapping[str, Any], number: int) -> Question | None:
 
 
 def _read_gqa(row: Mapping[str, Any], number: int) -> Question:
-    return Question(id=str(row["id"]), text=row["question"], answers=(row["answer"],), image=image_bytes(row["image"]))
+    return Question(
+        id=row_id(row, "id"), text=row["question"], answers=(row["answer"],), image=image_bytes(row["image"])
+    )
 
 
 MME_P = Benchmark(

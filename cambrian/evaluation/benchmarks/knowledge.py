@@ -13,6 +13,8 @@ from cambrian.evaluation.benchmarks.benchmark import (
     letter_index,
     pick,
     read_list,
+    row_id,
+    texts,
 )
 from cambrian.evaluation.matching import match_choice, match_choice_or_number
 
@@ -25,7 +27,7 @@ _IMAGE_TAG = re.compile(r"\s*<image \d+>\s*")
 def _read_scienceqa(row: Mapping[str, Any], number: int) -> Question | None:
     if row["image"] is None:
         return None  # SQA-I: the questions with an image
-    choices = tuple(row["choices"])
+    choices = texts(row, "choices")
     return Question(
         id=str(number),
         text=row["question"],
@@ -39,11 +41,13 @@ def _read_scienceqa(row: Mapping[str, Any], number: int) -> Question | None:
 
 def _read_mmmu(row: Mapping[str, Any], number: int) -> Question:
     choices = read_list(row["options"])
-    is_open = row["question_type"] != "multiple-choice"
+    if row["question_type"] not in ("multiple-choice", "open"):
+        raise ValueError(f"its question_type is {row['question_type']!r}, expected multiple-choice or open")
+    is_open = row["question_type"] == "open"
     # An open question's answer may itself be the text of a list of accepted answers.
     accepted = read_list(row["answer"]) if is_open and row["answer"].startswith("[") else (row["answer"],)
     return Question(
-        id=row["id"],
+        id=row_id(row, "id"),
         text=_IMAGE_TAG.sub(" ", row["question"]).strip(),
         choices=() if is_open else choices,
         answers=accepted if is_open else pick(choices, letter_index(row["answer"])),
@@ -53,9 +57,9 @@ def _read_mmmu(row: Mapping[str, Any], number: int) -> Question:
 
 
 def _read_mathvista(row: Mapping[str, Any], number: int) -> Question:
-    choices = tuple(row["choices"] or ())
+    choices = texts(row, "choices")
     return Question(
-        id=str(row["pid"]),
+        id=row_id(row, "pid"),
         text=row["question"],
         own_wording=row["query"],
         choices=choices,
@@ -66,7 +70,7 @@ def _read_mathvista(row: Mapping[str, Any], number: int) -> Question:
 
 
 def _read_ai2d(row: Mapping[str, Any], number: int) -> Question:
-    choices = tuple(row["options"])
+    choices = texts(row, "options")
     return Question(
         id=str(number),
         text=row["question"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cambrian.evaluation.benchmarks.benchmark import PERCENT, Benchmark, Question, image_bytes
+from cambrian.evaluation.benchmarks.benchmark import PERCENT, Benchmark, Question, image_bytes, row_id, texts
 from cambrian.evaluation.matching import match_contained, match_edits, match_number, match_vote
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _read_ocrbench(row: Mapping[str, Any], number: int) -> Question:
     return Question(
         id=str(number),
         text=row["question"],
-        answers=tuple(row["answer"]),
+        answers=texts(row, "answer"),
         image=image_bytes(row["image"]),
         category=row["question_type"],
     )
@@ -33,20 +33,20 @@ def _read_ocrbench(row: Mapping[str, Any], number: int) -> Question:
 
 def _read_textvqa(row: Mapping[str, Any], number: int) -> Question:
     return Question(
-        id=str(row["question_id"]),
+        id=row_id(row, "question_id"),
         text=row["question"],
-        answers=tuple(row["answers"]),
+        answers=texts(row, "answers"),
         image=image_bytes(row["image"]),
-        ocr_tokens=tuple(row["ocr_tokens"]),
+        ocr_tokens=texts(row, "ocr_tokens"),
     )
 
 
 def read_docvqa(row: Mapping[str, Any], number: int) -> Question:
     """A row of DocVQA or of InfographicVQA, whose test splits have no answers."""
     return Question(
-        id=str(row["questionId"]),
+        id=row_id(row, "questionId"),
         text=row["question"],
-        answers=tuple(row["answers"] or ()),
+        answers=texts(row, "answers"),
         image=image_bytes(row["image"]),
     )
 

@@ -61,7 +61,8 @@ def read_items(folder: Path, name: str, prompt: PromptConfig) -> list[Item]:
 
     Raises:
         ArtifactError: the file is missing or unreadable, lacks a column, has a row that is not as its data set
-            documents it or that has no image, no usable row, or two rows of one id.
+            documents it (no id, no text where one belongs, an unknown kind) or that has no image, no usable row, or
+            two rows of one id.
     """
     import pyarrow
     import pyarrow.parquet
@@ -81,6 +82,12 @@ def read_items(folder: Path, name: str, prompt: PromptConfig) -> list[Item]:
     for number, row in enumerate(table.to_pylist()):
         try:
             question = benchmark.read_row(row, number)
+            if question is not None:
+                _check_texts(question)
+        except AttributeError as error:
+            raise ArtifactError(
+                f"{path}, row {number}: a field is of another type than is read here: {error}"
+            ) from error
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}, row {number}: {error}") from error
         if question is not None:
@@ -122,6 +129,22 @@ def write_prompt(question: Question, prompt: PromptConfig) -> str:
         for letter, choice in zip(string.ascii_uppercase, question.choices, strict=False)
     )
     return prompt.choice_question.format(question=text, options=options)
+
+
+def _check_texts(question: Question) -> None:
+    """Refuse what another revision of a data set may hold in the place of texts: nothing, numbers, lists."""
+    for what, values in (
+        ("question", (question.text,)),
+        ("option", question.choices),
+        ("answer", question.answers),
+        ("hint", (question.hint,)),
+        ("own wording", (question.own_wording,)),
+        ("OCR token", question.ocr_tokens),
+        ("category", (question.category,)),
+    ):
+        for value in values:
+            if not isinstance(value, str):
+                raise TypeError(f"the {what} {value!r} is no text: its data set has other fields than are read here")
 
 
 def _check_ids(items: list[Item], path: Path) -> None:

@@ -13,6 +13,8 @@ from cambrian.evaluation.benchmarks.benchmark import (
     image_bytes,
     letter_index,
     pick,
+    row_id,
+    texts,
 )
 from cambrian.evaluation.matching import match_choice, match_phrase
 
@@ -40,11 +42,13 @@ def _read_realworldqa(row: Mapping[str, Any], number: int) -> Question:
 
 
 def _read_cvbench(row: Mapping[str, Any], kind: str) -> Question | None:
+    if row["type"] not in ("2D", "3D"):
+        raise ValueError(f"its type is {row['type']!r}, expected 2D or 3D")
     if row["type"] != kind:
         return None  # the published set has both kinds in one table
-    choices = tuple(row["choices"])
+    choices = texts(row, "choices")
     return Question(
-        id=str(row["idx"]),
+        id=row_id(row, "idx"),
         text=row["question"],
         own_wording=row["prompt"],
         choices=choices,
