@@ -74,7 +74,9 @@ def _parameters_on_meta() -> Iterator[None]:
     register = nn.Module.register_parameter
 
     def register_on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        register(self, name, None if param is None else nn.Parameter(param.to("meta"), param.requires_grad))
+        if param is not None and not param.is_meta:  # tied weights stay one object
+            param = nn.Parameter(param.to("meta"), param.requires_grad)
+        register(self, name, param)
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
     try:

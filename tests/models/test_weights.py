@@ -101,6 +101,16 @@ def test_an_outline_is_the_model_whose_llm_is_still_in_a_file(parts: set[str], b
         assert torch.equal(weights.read(name.removeprefix("llm.")) if found.is_meta else found, value), name
 
 
+def test_tied_embeddings_are_one_parameter_of_an_outline_too(backbones: Path, tmp_path: Path) -> None:
+    write_tiny_llm(tmp_path / "tied", tie_word_embeddings=True)
+    (tmp_path / "vit").symlink_to(backbones / "vit")
+    config = model_config("mlp").model_copy(update={"llm": "tied", "encoders": ("vit",)})
+    outline, _ = outline_model(config, backbones=tmp_path, seed=0, initial=None)
+    assert outline.llm.lm_head.weight is outline.llm.model.embed_tokens.weight
+    expected = build_model(config, backbones=tmp_path, seed=0)
+    assert [name for name, _ in outline.named_parameters()] == [name for name, _ in expected.named_parameters()]
+
+
 @pytest.mark.parametrize("damage", ["missing", "misshapen", "not safetensors"])
 def test_an_outline_of_a_damaged_llm_is_refused_before_its_weights_are_read(
     damage: str, backbones: Path, tmp_path: Path

@@ -19,7 +19,7 @@ from cambrian.data.shards import ShardWriter
 from cambrian.interfaces import Record, Turn
 from cambrian.models.config import ModelConfig
 from cambrian.models.encoders import EncoderSpec, FeaturesConfig, ImageConfig, write_encoder
-from cambrian.models.tensor_files import write_tensors
+from cambrian.models.tensor_files import unique_tensors, write_tensors
 from cambrian.models.torchvision_shim import declare_missing_operators
 from cambrian.params import parse_block
 from cambrian.training.config import ConnectorMeaning, TrainingConfig
@@ -118,9 +118,9 @@ def write_backbones(folder: Path, *, width: int = 16, num_layers: int = 2) -> No
 
 
 def write_language_model(
-    folder: Path, vocabulary_size: int, *, num_positions: int, width: int = 16, num_layers: int = 2
+    folder: Path, vocabulary_size: int, *, num_positions: int, width: int = 16, num_layers: int = 2, tied: bool = False
 ) -> None:
-    """Write a Llama with seeded random weights, without a tokenizer."""
+    """Write a Llama with seeded random weights, without a tokenizer; if tied, its embedding is its head."""
     from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -131,14 +131,14 @@ def write_language_model(
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=num_positions,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         pad_token_id=0,
         bos_token_id=None,
         eos_token_id=4,
     )
     torch.manual_seed(7)
     write_json(folder / "config.json", config.to_dict())
-    write_tensors(folder / "model.safetensors", LlamaForCausalLM(config).state_dict())
+    write_tensors(folder / "model.safetensors", unique_tensors(LlamaForCausalLM(config)))
 
 
 def make_records(num_records: int) -> list[Record]:
