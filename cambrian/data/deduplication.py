@@ -88,7 +88,8 @@ def drop_duplicates(
             continue
         index, names = groups.setdefault(group, (HashIndex(max_distance), []))
         if alike := index.find(candidate.hash):
-            detail = f"same words as {names[alike[0]]} and an image within {max_distance} bits of its image"
+            likeness = f"and an image within {max_distance} bits of its image" if candidate.hash else "without an image"
+            detail = f"same words as {names[alike[0]]} {likeness}"
             dropped.append(Dropped(candidate.id, candidate.source, "near-duplicate", detail))
             near.drop(candidate.source, "near-duplicate")
             rows.append(candidate.row)

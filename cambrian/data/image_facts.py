@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import xxhash
@@ -30,28 +29,20 @@ def describe_image(data: bytes, *, name: str, hash_side: int, min_side: int) -> 
     Raises:
         RecordError: it cannot be decoded, or its shorter side has fewer than `min_side` pixels.
     """
-    from PIL import Image
+    from cambrian.data.images import load_image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            size = image.size
-            facts = ImageFacts(digest_image(data), difference_hash(image, hash_side))
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise RecordError("undecodable-image", f"{name} ({len(data)} bytes): {_first_line(error)}") from error
-    if min(size) < min_side:
+        image = load_image(data)
+    except RecordError as error:
+        raise RecordError(error.reason, f"{name} ({len(data)} bytes): {error}") from error
+    if min(image.size) < min_side:
         raise RecordError(
             "image-too-small",
-            f"{name} is {size[0]} x {size[1]} pixels, the shorter side must have at least {min_side}",
+            f"{name} is {image.width} x {image.height} pixels, the shorter side must have at least {min_side}",
         )
-    return facts
+    return ImageFacts(digest_image(data), difference_hash(image, hash_side))
 
 
 def digest_image(data: bytes) -> str:
     """XXH3, 128 bits, of the encoded bytes: by it a picture is known again."""
     return xxhash.xxh3_128_hexdigest(data)
-
-
-def _first_line(error: Exception) -> str:
-    """Pillow's message without the address of its buffer, which differs from run to run."""
-    return str(error).split("<", 1)[0].strip().splitlines()[0] if str(error) else type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,44 +26,62 @@ _MAX_SIDE = 100_000
 """Pixels of the longest side. The file formats without such a bound of their own could ask for any amount of memory
 with a picture of one row, because it is padded to a square."""
 
+_MAX_PIXELS = 1024**3 // 4 // 3
+"""Of one picture: Pillow's own number, a quarter of a GiB as 8-bit RGB."""
+
 _BAND_PIXELS = 1 << 20
 """Pixels of a tall picture's padded square that are there at a time."""
+
+
+def load_image(data: bytes) -> Image.Image:
+    """Decode an image file to its end, in its own mode: the first frame of several.
+
+    Whatever cleaning and the gates take for an image can be trained on: all of them ask here.
+
+    Raises:
+        RecordError: `undecodable-image`, when the bytes are no image, are cut short, would be too large in memory,
+            have a side of more than 100,000 pixels, or levels that are floating-point numbers.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        # Pillow only warns of such a size. To make an error of its warning here is not safe among threads.
+        if image.width * image.height > _MAX_PIXELS:
+            raise RecordError(
+                "undecodable-image", f"too many pixels: {image.width} x {image.height}, at most {_MAX_PIXELS} are read"
+            )
+        image.load()
+    except RecordError:
+        raise
+    except UnidentifiedImageError as error:  # its own message has the address of the buffer, another in every run
+        raise RecordError("undecodable-image", "no known picture format, or no area") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RecordError("undecodable-image", f"too many pixels: {error}") from error
+    except Exception as error:  # Pillow's decoders raise many classes for broken bytes; which ones is not documented
+        raise RecordError("undecodable-image", _first_line(error)) from error
+    if image.mode == "F":
+        raise RecordError("undecodable-image", "its levels are floating-point numbers: save it with 8 bits")
+    if max(image.size) > _MAX_SIDE:
+        raise RecordError(
+            "undecodable-image",
+            f"{image.width} x {image.height} pixels, a side may have {_MAX_SIDE}: cut it into pieces",
+        )
+    return image
 
 
 def decode_image(data: bytes) -> Image.Image:
     """Decode an image file to 8-bit RGB: the first frame of several, transparency dropped, no rotation by EXIF.
 
     Raises:
-        RecordError: `undecodable-image`, when the bytes are no image, are cut short, would be too large in memory, or
-            have a side of more than 100,000 pixels.
+        RecordError: as `load_image`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                if image.mode == "F":
-                    raise RecordError("undecodable-image", "its levels are floating-point numbers: save it with 8 bits")
-                if max(image.size) > _MAX_SIDE:
-                    raise RecordError(
-                        "undecodable-image",
-                        f"{image.width} x {image.height} pixels, a side may have {_MAX_SIDE}: cut it into pieces",
-                    )
-                if image.mode in _DEEP_MODES:
-                    levels = np.asarray(image, np.float64) * (255.0 / _DEEP_MODES[image.mode])
-                    return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-                return image.convert("RGB")
-    except RecordError:
-        raise
-    except UnidentifiedImageError as error:  # its own message has the address of the buffer, another in every run
-        raise RecordError(
-            "undecodable-image", f"{len(data)} bytes cannot be decoded: no known picture format, or no area"
-        ) from error
-    # Pillow's decoders raise many classes for broken bytes; which ones is not documented.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
-        raise RecordError("undecodable-image", f"{len(data)} bytes cannot be decoded: {error}") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise RecordError("undecodable-image", f"too many pixels: {error}") from error
+        image = load_image(data)
+    except RecordError as error:
+        raise RecordError(error.reason, f"{len(data)} bytes cannot be decoded: {error}") from error
+    if image.mode in _DEEP_MODES:
+        levels = np.asarray(image, np.float64) * (255.0 / _DEEP_MODES[image.mode])
+        return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def fit_image(image: Image.Image, spec: ImageSpec) -> Pixels:
@@ -114,3 +131,9 @@ def preprocess(image_bytes: bytes, specs: Sequence[ImageSpec]) -> list[Float[np.
     image = decode_image(image_bytes)
     done = {spec: normalise(fit_image(image, spec), spec) for spec in dict.fromkeys(specs)}
     return [done[spec] for spec in specs]
+
+
+def _first_line(error: Exception) -> str:
+    """Pillow's message without the address of its buffer, which differs from run to run."""
+    lines = str(error).split("<", 1)[0].strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -133,6 +133,7 @@ def test_texts_that_differ_only_in_case_and_space_are_near_duplicates(tmp_path: 
                   {"one.png": picture(1)})  # fmt: skip
     assert found["kept"] == ["a", "c"]
     assert found["reasons"] == {"b": "near-duplicate"}
+    assert found["details"] == {"b": "same words as a without an image"}
 
 
 def test_a_repeated_id_stays_once(tmp_path: Path) -> None:

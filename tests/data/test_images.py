@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cambrian.data import images
+from cambrian.data.image_facts import describe_image
 from cambrian.data.images import decode_image, fit_image, normalise, preprocess
 from cambrian.interfaces import ImageSpec, RecordError
 
@@ -90,8 +92,9 @@ def test_a_file_that_is_no_image_is_undecodable() -> None:
 
 
 def test_an_image_that_would_fill_the_memory_is_undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(RecordError, match="too many pixels"):
+    monkeypatch.setattr(images, "_MAX_PIXELS", 100)
+    assert decode_image(encode(make_gradient(10, 10))).size == (10, 10)
+    with pytest.raises(RecordError, match="too many pixels: 12 x 12, at most 100 are read"):
         decode_image(encode(make_gradient(12, 12)))
 
 
@@ -110,6 +113,33 @@ def test_an_image_without_area_is_undecodable(size: tuple[int, int]) -> None:
 def test_a_side_that_no_square_could_be_made_of_is_refused() -> None:
     with pytest.raises(RecordError, match="100001 x 1 pixels, a side may have 100000: cut it into pieces"):
         decode_image(encode(Image.new("RGB", (100_001, 1))))
+
+
+def with_long_text(data: bytes) -> bytes:
+    """A PNG with a packed text of two MiB, at which Pillow raises a ValueError."""
+    body = b"Comment\0\0" + zlib.compress(bytes(2**21))
+    chunk = struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
+    return data[:33] + chunk + data[33:]
+
+
+REFUSED = {
+    "a long text": (with_long_text(encode(make_gradient(4, 4))), "too large"),
+    "floating-point levels": (encode(Image.new("F", (4, 4), 0.5), "TIFF"), "floating-point numbers"),
+    "a long side": (encode(Image.new("RGB", (100_001, 1))), "a side may have 100000"),
+    "many pixels": (encode(Image.new("1", (9500, 9500))), "too many pixels"),
+    "half a file": (encode(make_gradient(40, 40))[:60], "truncated"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_cleaning_refuses_what_training_would_refuse(what: str) -> None:
+    data, reason = REFUSED[what]
+    with pytest.raises(RecordError, match=reason) as error:
+        decode_image(data)
+    assert error.value.reason == "undecodable-image"
+    with pytest.raises(RecordError, match=f"a.png .*{reason}") as error:
+        describe_image(data, name="a.png", hash_side=8, min_side=1)
+    assert error.value.reason == "undecodable-image"
 
 
 @pytest.mark.parametrize("size", [(50, 2), (3, 300), (401, 2), (1, 130), (130, 65), (63, 200)])

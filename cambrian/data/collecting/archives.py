@@ -87,7 +87,7 @@ def iter_members(paths: Sequence[Path], limits: Limits) -> Iterator[Member]:
 
     `paths` are the pieces of one archive in order. Nothing is written and no link is followed. Folders are passed
     over in silence. Refused are `link`, `special-file`, `unsafe-path` (by the reader of names), `member-too-large`,
-    `encrypted-member`.
+    `encrypted-member`, `unknown-compression`.
 
     Raises:
         ArchiveError: `truncated-archive`, `not-an-archive`, `too-many-members`, `unpacked-too-large`.
@@ -129,6 +129,8 @@ def _iter_tar(paths: Sequence[Path], is_packed: bool, limits: Limits) -> Iterato
             for info in tar:
                 if not info.isdir():
                     yield _read_tar_member(tar, info, limits)
+                # It would remember all of them, for links, which are refused.
+                tar.members.clear()  # type: ignore[attr-defined]
             end = tar.offset
         # tarfile takes the file's end for the archive's; a whole archive has a block of zeros there.
         while stream.read(_CHUNK_BYTES):
@@ -171,8 +173,15 @@ def _iter_zip(paths: Sequence[Path], limits: Limits) -> Iterator[Member]:
             elif info.file_size > limits.max_member_bytes:
                 yield _refuse_size(info.filename, info.file_size, limits)
             else:
-                with archive.open(info) as file:  # never more than the directory says: a bomb's header lies
-                    yield Member(info.filename, file.read(info.file_size), None)
+                yield _read_zip_member(archive, info)
+
+
+def _read_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    try:
+        with archive.open(info) as file:  # never more than the directory says: a bomb's header lies
+            return Member(info.filename, file.read(info.file_size), None)
+    except NotImplementedError as error:  # as Deflate64, which Windows takes for large files
+        return _refuse(info.filename, "unknown-compression", f"cannot be unpacked: {error}")
 
 
 def _refuse(name: str, reason: str, what: str) -> Member:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ UNREADABLE_SOURCE = "(unreadable)"
 
 _CHUNK_BYTES = 1 << 20
 _BATCH_ROWS = 256
+_BEFORE, _BETWEEN = re.compile(r"[ \t\r\n\[]*"), re.compile(r"[ \t\r\n,]*")
+"""What stands before the first object of a list, and before each further one."""
 _NO_IMAGE = ("", "none", "nan")
 """What stands in `image` where there is none. Source: release, its data set's reader."""
 
@@ -142,28 +145,31 @@ def _check_type(number: int, value: Any) -> Row:
 def _iter_list(file: BinaryIO | gzip.GzipFile, max_bytes: int) -> Iterator[Row]:
     """The objects of one JSON list, a chunk of the file at a time; after a fault there is no way back into it."""
     text = io.TextIOWrapper(file, encoding="utf-8")
-    decoder, buffer, number, is_first = json.JSONDecoder(), "", 0, True
+    decoder, buffer, place, number = json.JSONDecoder(), "", 0, 0
     while True:
-        number += 1
-        start = buffer.lstrip(" \t\r\n[" if is_first else " \t\r\n,")
+        between = (_BETWEEN if number else _BEFORE).match(buffer, place)
+        assert between is not None  # both match nothing, too
+        place = between.end()
         try:
-            value, end = decoder.raw_decode(start)
-            buffer, is_first = start[end:], False
+            value, place = decoder.raw_decode(buffer, place)
+        except RecursionError as error:
+            yield Row(number + 1, None, RecordError("malformed-json", f"too deep to be read: {error}"))
+            return
         except ValueError as error:
-            number -= 1
-            if start.startswith("]") and not is_first:
+            if buffer.startswith("]", place) and (number or place):
                 return
             try:
                 chunk = text.read(_CHUNK_BYTES)
             except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as reading:
                 yield Row(number + 1, None, RecordError("truncated-file", f"cannot be read on: {reading}"))
                 return
-            if not chunk or len(start) > max_bytes:
+            if not chunk or len(buffer) - place > max_bytes:
                 reason = "line-too-long" if chunk else "truncated-file"
                 yield Row(number + 1, None, RecordError(reason, f"the list cannot be read on after {number}: {error}"))
                 return
-            buffer = start + chunk
+            buffer, place = buffer[place:] + chunk, 0
             continue
+        number += 1
         yield _check_type(number, value)
 
 

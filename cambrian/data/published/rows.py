@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -146,12 +147,12 @@ def _glob(layout: str) -> str:
 
 def _read_table(path: Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
         match path.suffix:
             case ".csv":
-                rows: Any = list(csv.DictReader(text.splitlines()))
+                rows: Any = list(csv.DictReader(io.StringIO(text, newline="")))  # a quoted field may have lines
             case ".jsonl":
-                rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+                rows = [json.loads(line) for line in text.split("\n") if line.strip()]
             case _:
                 rows = json.loads(text)
     except (OSError, ValueError, csv.Error) as error:

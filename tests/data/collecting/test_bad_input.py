@@ -4,11 +4,14 @@ import gzip
 import json
 import os
 import tarfile
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cambrian.artifacts import read_json
+from cambrian.data.collecting.archives import iter_members
+from cambrian.data.collecting.config import Limits
 from cambrian.interfaces import ArtifactError
 from tests.data.collecting.pools import (
     LENIENT,
@@ -149,6 +152,28 @@ def test_what_an_archive_should_not_have_is_left_out_with_its_reason(tmp_path: P
     ]
     assert list(read_json(folder / "images.json")) == ["pictures/0.png"]
     assert not (tmp_path / "outside.png").exists()
+
+
+def test_a_zip_member_that_nobody_can_unpack_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    data = bytearray(packed({"0.png": picture(0), "1.png": picture(1)}))
+    for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # where a member's two headers name its method
+        data[data.index(mark) + offset] = 9  # Deflate64
+    row = here(tmp_path, {"all.jsonl": named(1), "a.zip": bytes(data)}, archives=["a.zip"])
+    folder = collect(pool(tmp_path, {"charts": row}), tmp_path / "pool")
+    assert read_dropped(folder) == [("0.png", "charts", "unknown-compression")]
+    assert list(read_json(folder / "images.json")) == ["1.png"]
+
+
+def test_memory_does_not_grow_with_the_members_of_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar({f"{number}.png": b"x" for number in range(4000)}))
+    limits = Limits(**{**LIMITS, "max_members": 5000})
+    tracemalloc.start()
+    num_members = sum(1 for _ in iter_members([path], limits))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_members == 4000
+    assert peak < 1_500_000  # the headers of 4,000 members are 2.8 MB
 
 
 @pytest.mark.parametrize("reason", BAD_MEMBERS)

@@ -13,7 +13,7 @@ from cambrian.data.collecting.names import clean_name
 from cambrian.data.shards import ImageStore
 from cambrian.data.sources import read_catalog
 from cambrian.interfaces import ArtifactError, RecordError
-from tests.data.collecting.pools import collect, origin, pool, read_dropped, read_lines
+from tests.data.collecting.pools import LENIENT, collect, origin, pool, read_dropped, read_lines
 from tests.data.pools import line, picture
 
 if TYPE_CHECKING:
@@ -66,6 +66,17 @@ def test_a_list_is_read_object_by_object(tmp_path: Path) -> None:
     folder = collect(pool(tmp_path, {"charts": row}), tmp_path / "pool")
     assert len(read_lines(folder)) == 40
     assert read_dropped(folder) == []
+
+
+def test_a_list_of_nothing_has_no_rows_and_one_that_is_too_deep_is_a_fault(tmp_path: Path) -> None:
+    files = {"none.json": "[ ]", "deep.json": f"[{json.dumps(line('x', source='charts'))}, {'[' * 100_000}"}
+    (tmp_path / "source").mkdir()
+    for name, text in files.items():
+        (tmp_path / "source" / name).write_text(text)
+    row = origin({"kind": "folder", "path": str(tmp_path / "source")}, records=["*.json"], archives=[])
+    folder = collect(pool(tmp_path, {"charts": row}, policies=LENIENT), tmp_path / "pool")
+    assert len(read_lines(folder)) == 1
+    assert read_dropped(folder) == [("charts/deep/00000002", "(unreadable)", "malformed-json")]
 
 
 @pytest.mark.parametrize("image", ["", "None", "nan", None, float("nan")])

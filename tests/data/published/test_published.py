@@ -129,6 +129,21 @@ def test_a_table_of_questions_finds_its_picture_files(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_cell_may_have_lines_and_a_line_any_character(tmp_path: Path) -> None:
+    write_mmvp(tmp_path / "mmvp")
+    table = '\ufefflndex,Question,Options,Correct Answer\r\n1,"Open?\nOr shut?",(a) Open (b) Shut,(a)\r\n'
+    (tmp_path / "mmvp" / "Questions.csv").write_bytes(table.encode())
+    row = {"Index": "1", "Question": "a\u2028b\u0085c"}
+    (tmp_path / "mmvp" / "rows.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    sets = {
+        name: published_set(in_folder(tmp_path / "mmvp"), {**MMVP, "table": file}, ["Question", "image"])
+        for name, file in (("csv", "Questions.csv"), ("jsonl", "rows.jsonl"))
+    }
+    found = build(sets, tmp_path / "out")
+    assert [row["Question"] for row in found["csv"]] == ["Open?\nOr shut?"]
+    assert [row["Question"] for row in found["jsonl"]] == ["a\u2028b\u0085c"]
+
+
 def test_pictures_may_lie_in_an_archive(tmp_path: Path) -> None:
     write_qbench(tmp_path / "q")
     fields = ["question", "candidates", "correct_ans", "image"]
