@@ -26,6 +26,25 @@ _ANNOUNCEMENTS = ("answer is:", "answer is", "answer:")
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ARTICLES = ("a", "an", "the")
 _PUNCTUATION = str.maketrans("", "", string.punctuation.replace("'", ""))
+_VQA_MARKS = ';/[]"{}()=+\\_->@<`!'
+"""Which VQA takes for blanks; it keeps $, %, & and :, and commas and question marks are gone before."""
+_VQA_FULL_STOP = re.compile(r"\.(?!\d)")
+_CONTRACTED = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
+he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
+needn't not've o'clock oughtn't shan't she'd've should've shouldn't shouldn't've somebody'd somebody'd've
+somebody'll somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll
+that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've
+weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll
+why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+_CONTRACTIONS = {
+    word[:at] + word[at + 1 :]: word
+    for word in _CONTRACTED.split()
+    for at, character in enumerate(word)
+    if character == "'"
+}
+"""VQA's contractions, by what they are without one of their apostrophes."""
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
 _LETTER = re.compile(r"\(?\s*([a-z])\s*(?:[).:,]|$)")
 
@@ -49,13 +68,18 @@ def first_word(reply: str) -> str:
 def chosen_option(reply: str, choices: Sequence[str]) -> int | None:
     """Which option a reply names, by its text or by its letter; None where it names none.
 
-    The option's text comes first, so that an option that is itself a letter is not mistaken. A letter counts when it
+    The option's text comes first, so that an option that is itself a letter is not mistaken: the very text before one
+    that differs in marks and articles, so that "15" is not 1.5 where 15 is an option too. A letter counts when it
     stands alone or a mark follows it ("B", "(b)", "B. red"). The release cuts every longer reply to its first
     character, which makes "blue" the letter B; that is not followed.
 
-    Source: the release's scorers for ScienceQA and MMVP (letter or text) and its rule for multiple choice.
+    Source: the release's scorers for ScienceQA and MMVP (letter or text; ScienceQA's without any mark, by which "15"
+    does say 1.5 where no option is 15) and its rule for multiple choice.
     """
     text = cut_announcement(reply)
+    same = [choice.lower().strip() for choice in choices]
+    if text in same:
+        return same.index(text)
     texts = [normalise(choice) for choice in choices]
     if normalise(text) and normalise(text) in texts:
         return texts.index(normalise(text))
@@ -75,12 +99,34 @@ def parse_number(text: str) -> float | None:
 
 
 def normalise(text: str) -> str:
-    """Lower case without punctuation, articles and doubled blanks; number words as digits (VQA's normalisation)."""
+    """Lower case without any punctuation, articles and doubled blanks; number words as digits.
+
+    Source: release, ScienceQA's scorer, which drops all marks, decimal points too; articles and number words as VQA.
+    """
     words = text.lower().replace(",", "").translate(_PUNCTUATION).split()
     words = ["0" if word == "none" else word for word in words]
     digits = [str(_NUMBER_WORDS.index(word)) if word in _NUMBER_WORDS else word for word in words]
     kept = [word for word in digits if word not in _ARTICLES]
     return " ".join(kept or digits)  # an answer that is only "a" stays
+
+
+def normalise_for_votes(text: str) -> str:
+    """VQA's normalisation: lower case, number words as digits, no articles, most marks removed or made blanks.
+
+    A point before a digit stays ("1.5" is not "15"), and so do $, %, & and :. An answer of which nothing is left
+    stays as it is.
+
+    Source: the release's TextVQA evaluator, which is that of VQA's challenge.
+    """
+    plain = " ".join(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").split())
+    bare = plain
+    for mark in _VQA_MARKS:
+        # Beside a blank anywhere in the text it goes, else it parts two words.
+        bare = bare.replace(mark, "" if f"{mark} " in plain or f" {mark}" in plain else " ")
+    found = ["0" if word == "none" else word for word in _VQA_FULL_STOP.sub("", bare).split()]
+    digits = [str(_NUMBER_WORDS.index(word)) if word in _NUMBER_WORDS else word for word in found]
+    kept = [_CONTRACTIONS.get(word, word) for word in digits if word not in _ARTICLES]
+    return " ".join(kept) or " ".join(text.lower().split())
 
 
 def match_choice(reply: str, item: Item) -> float:
@@ -135,8 +181,8 @@ def match_vote(reply: str, item: Item) -> float:
 
     Source: the release's TextVQA evaluator.
     """
-    text = normalise(cut_announcement(reply))
-    votes = [normalise(answer) for answer in item.answers]
+    text = normalise_for_votes(cut_announcement(reply))
+    votes = [normalise_for_votes(answer) for answer in item.answers]
     agreeing = votes.count(text)
     credit = agreeing * min(1.0, (agreeing - 1) / 3) + (len(votes) - agreeing) * min(1.0, agreeing / 3)
     return credit / len(votes)

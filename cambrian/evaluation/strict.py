@@ -6,7 +6,7 @@ one that accepts a reply only where it says one thing and that thing is the answ
 
 | rule | what is corrected |
 | --- | --- |
-| choice | "B. red" where B is blue, "A: or B", options of equal text: not right; options that are only marks are read |
+| choice | "B. red" where B is blue, "A: or B", "15" where 1.5 is an option: not right; options of equal text: neither |
 | yes or no | "yes and no": not right; "The answer is yes": right |
 | phrase | "2 or 3" for 2: not right; "two" for 2: right |
 | same word | "buses" for bus, "news" for new: not right; "a dog" for dog: right |
@@ -193,7 +193,7 @@ def _says(text: str, answer: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """The text as VQA normalises it, or as it is where that leaves nothing (an option that is a mark)."""
+    """The text without marks and articles, or as it is where that leaves nothing (an option that is a mark)."""
     return normalise(text) or " ".join(text.lower().split())
 
 

@@ -16,6 +16,7 @@ from cambrian.evaluation.matching import (
     match_same_word,
     match_vote,
     normalise,
+    normalise_for_votes,
     parse_number,
 )
 from cambrian.interfaces import Item
@@ -193,10 +194,55 @@ def test_ten_annotators_vote_by_threes() -> None:
     assert match_vote("", votes) == 0
 
 
-def test_answers_are_normalised_as_vqa_does() -> None:
+def test_options_are_compared_without_marks_articles_and_number_words() -> None:
     assert normalise("The  Two dogs, and a cat!") == "2 dogs and cat"
     assert normalise("none") == "0"
     assert normalise("a") == "a"
+
+
+def test_an_option_that_is_the_very_reply_goes_before_one_that_differs_in_its_marks() -> None:
+    assert [chosen_option(reply, ("1.5", "15", "-15", "two", "2")) for reply in ("15", "1.5", "-15", "2")] == [
+        1,
+        0,
+        2,
+        4,
+    ]
+    assert chosen_option("15", ("1.5", "2.5")) == 0  # the release's ScienceQA drops the point; the strict rules do not
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  Two dogs, and a cat!", "2 dogs and cat"),
+        ("None", "0"),
+        ("$1.50", "$1.50"),
+        ("1,500", "1500"),
+        ("50%", "50%"),
+        ("12:30 p.m.", "12:30 pm"),
+        (".5", ".5"),
+        ("e.g.", "eg"),
+        ("x-ray", "x ray"),
+        ("- x-ray", "xray"),  # beside a blank somewhere, it goes everywhere
+        ("and/or (both)", "and or both"),
+        ("x/-y", "x y"),
+        ("dont stop", "don't stop"),
+        ("thats", "that's"),
+        ("Tom's", "tom 's"),
+        ("couldntve", "couldntve"),  # both apostrophes are missing
+        ("couldnt've", "couldn't've"),
+        ("a", "a"),
+        ("?", "?"),
+        ("", ""),
+    ],
+)
+def test_votes_are_normalised_as_vqa_does(text: str, expected: str) -> None:
+    assert normalise_for_votes(text) == expected
+
+
+def test_a_vote_for_a_price_is_none_for_the_same_digits() -> None:
+    votes = item(*["1.50"] * 6, *["150"] * 4)
+    assert match_vote("1.50", votes) == match_vote("150.", votes) == 1
+    assert match_vote("15", votes) == match_vote("1.50%", votes) == match_vote("", item(*["?"] * 10)) == 0
 
 
 def test_document_answers_lose_credit_by_edits() -> None:

@@ -63,7 +63,8 @@ def test_options_that_differ_in_a_point_are_two() -> None:
 
 def test_options_that_are_only_marks_are_read() -> None:
     assert read_option("-", ("+", "-")) == 1
-    assert matching.chosen_option("-", ("+", "-")) is None
+    assert matching.chosen_option("-", ("+", "-")) == 1
+    assert read_option("the -", ("+", "-")) is None
 
 
 AWKWARD: dict[str, tuple[Item, dict[str, tuple[float, float]]]] = {
@@ -160,7 +161,10 @@ QUESTIONS = {
     "number": [item("12"), item("12.6"), item("2010"), item("1999"), item("-1.5", "three"), item("1,200%")],
     "text": [item("Blue"), item("B"), item("none"), item("o", "dark blue"), item("glasses"), item("box"), item("-")],
     "yes": [item("Yes"), item("no")],
-    "votes": [item(*["red"] * 3, *["dark blue"] * 2, *["2", "two"], *["none"] * 3)],
+    "votes": [
+        item(*["red"] * 3, *["dark blue"] * 2, *["2", "two"], *["none"] * 3),
+        item(*["1.5"] * 3, *["15"] * 2, *["12.6%"], *["dark-blue"] * 2, *["don't", "+"]),
+    ],
 }
 RULES: list[tuple[Callable[[str, Item], float], Callable[[str, Item], float], tuple[str, ...]]] = [
     (matching.match_choice, slow_rules.paper_choice, ("choice",)),
@@ -186,7 +190,7 @@ ANSWERS = (
     "A", "b", "B", "C", "e", "o", "yes", "No", "red", "blue", "dark blue", "Green", "glass", "glasses", "boxes", "none",
     "two", "three", "2", "3", "12", "112", "12.6", "126", "12.004", "2010", "2019", "1999", "1990", "-1.5", "1.5", "15",
     "1,200", "1260",
-    "+", "-", "_", "", "²", "٣", "ß", "Б", "赤", "İ",
+    "dont", "12.6%", "dark-blue", "+", "-", "_", "", "²", "٣", "ß", "Б", "赤", "İ",
 )  # fmt: skip
 MARKS = ("", "", "", ".", ")", ":", ", ", "/", " ", "'", "%", "\n", ").", "_", " or ", ". ", "\u00a0")
 REPLY = st.tuples(
