@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Table = Literal["adapters", "runs"]
 
 POOLS: dict[Table, str] = {"adapters": "alignment", "runs": "instruction"}
-"""The pool whose images each phase reads (the command lines of pipeline/align and pipeline/finetune)."""
+"""The pool whose images each phase reads (the command lines of pipeline/adapters and pipeline/runs)."""
 
 _STAGES: dict[Table, str] = {"adapters": "align", "runs": "finetune"}
 _LANGUAGE_MODELS = (TrainedLanguageModel, PretrainedLanguageModel, PublishedLanguageModel)
