@@ -39,6 +39,15 @@ _REASONS = {
     ChecksumError: "checksum-changed",
     TooLargeError: "too-large",
 }
+_CHANGES_NO_UNIT: dict[str, Any] = {
+    "copy_to": True,
+    "hub_endpoint": True,
+    "limits": {
+        "num_workers", "max_waiting_bytes", "connect_timeout_s", "read_timeout_s", "num_attempts", "retry_wait_s",
+    },
+    "policies": {"checksum", "max_bad_share"},
+    "work_dir": True,
+}  # fmt: skip
 _log = logging.getLogger("cambrian")
 
 
@@ -68,8 +77,7 @@ def collect_origins(folder: Path, config: CollectedPool, *, origins: Mapping[str
     Raises:
         ArtifactError: something is gone, broken or changed for which the policy is to fail; the message names it.
     """
-    digest = hashlib.sha256(f"{config.model_dump_json()}/{sorted(origins)}".encode()).hexdigest()[:16]
-    collection = _Collection(config, known, Path(config.work_dir) / digest)
+    collection = _Collection(config, known, Path(config.work_dir) / _digest(config, origins, known))
     units = _plan(collection, origins)
     waiting = []
     for unit in units:
@@ -81,6 +89,12 @@ def collect_origins(folder: Path, config: CollectedPool, *, origins: Mapping[str
     _convert_all(collection, waiting)
     _assemble(folder, collection, units)
     shutil.rmtree(collection.work_dir, ignore_errors=True)
+
+
+def _digest(config: CollectedPool, origins: Mapping[str, Origin], known: Set[str]) -> str:
+    """The same as long as finished units would come out as they are: whoever only raises a bound goes on from them."""
+    settings = config.model_dump_json(exclude=_CHANGES_NO_UNIT)
+    return hashlib.sha256(f"{settings}/{sorted(origins)}/{sorted(known)}".encode()).hexdigest()[:16]
 
 
 def _plan(collection: _Collection, origins: Mapping[str, Origin]) -> list[Unit]:

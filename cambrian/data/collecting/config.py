@@ -65,8 +65,6 @@ Place = Annotated[HubPlace | HttpPlace | S3Place | FolderPlace | UnknownPlace, F
 class Columns(Params):
     """Which columns of a Parquet file hold a record, where they have other names than the record format's."""
 
-    id: str | None
-    """None: the file's name and the row's number."""
     image: str | None
     """A column of encoded bytes, or of structs with `bytes`, as `datasets` writes images; None without pictures."""
     conversations: str | None

@@ -10,6 +10,7 @@ from cambrian.data.records import read_records
 from cambrian.data.shards import ImageStore
 from cambrian.interfaces import ArtifactError, ParamsError
 from tests.data.collecting.pools import (
+    LENIENT,
     LIMITS,
     STRICT,
     clean,
@@ -169,6 +170,29 @@ def test_a_stage_that_was_stopped_goes_on_after_its_last_finished_unit(site: Sit
     assert read_step(folder, "pictures")["out"] == 5
     fetched = {path.rpartition("/")[2]: count for path, count in site.requests.items() if "resolve" in path}
     assert fetched == {"charts.jsonl": 1, "a.tar.gz": 1, "b.zip": 2}
+
+
+def test_who_raises_a_bound_fetches_nothing_again(site: Site, tmp_path: Path) -> None:
+    site.files["charts.jsonl"] = named(2) + b"{"
+    row = origin(http(site, "charts.jsonl"), archives=[])
+    config = pool(tmp_path, {"charts": row}, policies={**LENIENT, "max_bad_share": 0.1})
+    with pytest.raises(ArtifactError, match="1 of 3 rows are no records"):
+        collect(config, tmp_path / "pool")
+    config["policies"] = LENIENT
+    config["limits"] = {**LIMITS, "num_workers": 1}
+    assert len(read_lines(collect(config, tmp_path / "pool"))) == 2
+    assert site.requests["charts.jsonl"] == 1
+    assert not any((tmp_path / "work").iterdir())
+
+
+def test_a_source_that_becomes_known_is_not_left_out_by_what_was_converted_before(site: Site, tmp_path: Path) -> None:
+    site.files["charts.jsonl"] = named(2, source="elsewhere")
+    row = origin(http(site, "charts.jsonl"), archives=[])
+    config = pool(tmp_path, {"charts": row}, policies={**LENIENT, "max_bad_share": 0.1})
+    with pytest.raises(ArtifactError, match="2 of 2 rows are no records.*unknown-source"):
+        collect(config, tmp_path / "pool")
+    config["labels"] = {"elsewhere": "charts"}
+    assert len(read_lines(collect(config, tmp_path / "pool"))) == 2
 
 
 def test_a_server_that_is_busy_is_asked_again_when_it_says(site: Site, tmp_path: Path) -> None:

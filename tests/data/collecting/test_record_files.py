@@ -19,7 +19,7 @@ from tests.data.pools import line, picture
 if TYPE_CHECKING:
     from pathlib import Path
 
-COLUMNS = {"id": None, "image": "picture", "conversations": None, "question": "question", "answer": "answer"}
+COLUMNS = {"image": "picture", "conversations": None, "question": "question", "answer": "answer"}
 
 
 def write_dataset(path: Path, count: int) -> None:
