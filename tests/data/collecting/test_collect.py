@@ -189,7 +189,7 @@ def test_a_source_that_becomes_known_is_not_left_out_by_what_was_converted_befor
     site.files["charts.jsonl"] = named(2, source="elsewhere")
     row = origin(http(site, "charts.jsonl"), archives=[])
     config = pool(tmp_path, {"charts": row}, policies={**LENIENT, "max_bad_share": 0.1})
-    with pytest.raises(ArtifactError, match="2 of 2 rows are no records.*unknown-source"):
+    with pytest.raises(ArtifactError, match=r"2 of 2 rows are no records.*unknown-source"):
         collect(config, tmp_path / "pool")
     config["labels"] = {"elsewhere": "charts"}
     assert len(read_lines(collect(config, tmp_path / "pool"))) == 2
