@@ -88,7 +88,7 @@ class Answers:
 
 
 def compare_answers(items: Mapping[str, Sequence[Item]], first: Answers, second: Answers) -> list[ScoreChange]:
-    """Compare two sets of replies to the same items, score by score.
+    """Compare two sets of replies to the same items, score by score; items without a public answer are left out.
 
     Raises:
         ArtifactError: a side has no reply to an item, two, or one to something that is no item.
@@ -97,22 +97,25 @@ def compare_answers(items: Mapping[str, Sequence[Item]], first: Answers, second:
     differences: dict[str, Difference] = {}
     changed: dict[str, list[ItemChange]] = {}
     for name, members in items.items():
-        credits_ = [_grade(name, members, side) for side in (first, second)]
-        texts = [find_texts(members, side.replies[name], with_image=side.with_image) for side in (first, second)]
+        one, two = (_grade(name, members, side) for side in (first, second))
+        known = [item for item in members if item.answers]
+        if not known:
+            continue
         differences[name] = compare_credits(
             find_benchmark(name).metric,
-            members,
-            *credits_,
+            known,
+            [credit for _, credit in one],
+            [credit for _, credit in two],
             num_resamples=NUM_RESAMPLES,
             seed=generator_seed(_SEED, f"comparison/{name}"),
         )
         changed[name] = [
-            ItemChange(item, (one, two), (before, after))
-            for item, one, two, before, after in zip(members, *texts, *credits_, strict=True)
-            if before != after
+            ItemChange(item, (before, after), (credit, other))
+            for item, (before, credit), (after, other) in zip(known, one, two, strict=True)
+            if credit != other
         ]
     adjusted = adjust_p_values({name: difference.p_value for name, difference in differences.items()})
-    return [ScoreChange(name, differences[name], adjusted[name], changed[name]) for name in items]
+    return [ScoreChange(name, differences[name], adjusted[name], changed[name]) for name in differences]
 
 
 def compare_means(changes: Sequence[ScoreChange]) -> list[MeanChange]:
@@ -208,10 +211,14 @@ def run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(format_changes(changes, first.name, second.name, num_shown=arguments.items))
 
 
-def _grade(name: str, items: Sequence[Item], side: Answers) -> list[float]:
+def _grade(name: str, items: Sequence[Item], side: Answers) -> list[tuple[str, float]]:
+    """The reply and the credit of every item that has a public answer."""
     if name not in side.replies:
         raise ArtifactError(f"{side.name} has no replies to {name}: it was evaluated with other scores")
-    return grade_replies(items, side.replies[name], with_image=side.with_image)
+    replies = side.replies[name]
+    texts = find_texts(items, replies, with_image=side.with_image)
+    credits_ = grade_replies(items, replies, with_image=side.with_image)
+    return [(text, credit) for item, text, credit in zip(items, texts, credits_, strict=True) if item.answers]
 
 
 def _means(scores: Mapping[str, float]) -> dict[str, float]:

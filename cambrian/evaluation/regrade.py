@@ -56,11 +56,13 @@ class Readings:
     replies_read_differently: int
     disputed_items: int
     without_disputed_items: float | None
-    """By the paper's rules, without the items whose labels are disputed; None where they are all of them."""
+    """By the paper's rules, without the items whose labels are disputed; None where they are all of them.
+
+    Where items are right or wrong together (MMVP's pairs), the whole group goes: half a pair is easier than a pair."""
     leaked_items: int
     """Whose picture looks like one of the training images."""
     without_leaked_items: float | None
-    """By the paper's rules, on the clean part; None where nothing is clean."""
+    """By the paper's rules, on the groups of which nothing is leaked; None where there is none."""
     without_leaked_error: float | None
     judge: float | None
     """None where no judge was named."""
@@ -219,7 +221,12 @@ def _read_score(
     judged = judge.grade(items, texts) if judge is not None else None
 
     def without(ids: frozenset[str]) -> tuple[float, float] | tuple[None, None]:
-        kept = [(item, credit) for item, credit in zip(items, published, strict=True) if item.id not in ids]
+        groups = {(item.category, item.group) for item in items if item.id in ids}
+        kept = [
+            (item, credit)
+            for item, credit in zip(items, published, strict=True)
+            if (item.category, item.group) not in groups
+        ]
         return score_credits(benchmark.metric, *zip(*kept, strict=True)) if kept else (None, None)
 
     def change(credits_: Sequence[float]) -> tuple[float, float]:

@@ -34,6 +34,8 @@ _CODE = (
     "data/images.py",
     "data/tokenizer.py",
     "evaluation/answering.py",
+    "evaluation/foreign.py",
+    "release/templates.py",
 )
 """Sources of which a change may change replies."""
 _PACKAGES = ("torch", "transformers")

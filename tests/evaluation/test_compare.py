@@ -59,6 +59,17 @@ def test_the_items_that_changed_come_with_both_replies() -> None:
     assert (changed.item.id, changed.replies, changed.credits) == ("AI2D/0", ("yes", "no"), (1.0, 0.0))
 
 
+def test_items_without_a_public_answer_are_no_wrong_ones() -> None:
+    hidden = {
+        "SEED-I": [replace(item, answers=()) if int(item.group) >= 10 else item for item in ITEMS["SEED-I"]],
+        "AI2D": [replace(item, answers=()) for item in ITEMS["AI2D"]],
+    }
+    (seed,) = compare_answers(hidden, FIRST, SECOND)
+    assert (seed.name, seed.difference.first, seed.difference.second, seed.difference.groups) == ("SEED-I", 100, 90, 10)
+    assert [change.item.id for change in seed.items] == ["SEED-I/0"]
+    assert compare_answers({"AI2D": hidden["AI2D"]}, FIRST, SECOND) == []
+
+
 def test_means_add_the_errors_of_their_scores_in_squares() -> None:
     changes = compare_answers(ITEMS, FIRST, SECOND)
     general, knowledge, average = compare_means(changes)

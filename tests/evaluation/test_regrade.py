@@ -70,6 +70,13 @@ def test_the_clean_part_is_scored_apart(tmp_path: Path) -> None:
         answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={"MMVP": frozenset({"MMVP/1", "MMVP/2"})}, judge=None
     )
     assert (row.published, row.leaked_items, row.without_leaked_items, row.without_leaked_error) == (50, 2, 0, 0)
+    (row,) = regrade(answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={"MMVP": frozenset({"MMVP/3"})}, judge=None)
+    assert (row.leaked_items, row.without_leaked_items) == (1, 100)  # its pair goes with it
+    (row,) = regrade(
+        answers(("red", "red", "red", "blue")), {"MMVP": mmvp_items()}, disputed={"MMVP": frozenset({"MMVP/4"})},
+        leaked={"MMVP": frozenset({"MMVP/2"})}, judge=None,
+    )  # fmt: skip
+    assert (row.without_disputed_items, row.without_leaked_items) == (100, 0)  # half a pair would have been right
     (row,) = regrade(
         answers(), {"MMVP": mmvp_items()}, disputed={}, leaked={"MMVP": frozenset(f"MMVP/{n}" for n in range(5))},
         judge=None,

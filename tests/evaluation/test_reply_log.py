@@ -8,10 +8,11 @@ import pytest
 
 from cambrian.evaluation import answering, asking
 from cambrian.evaluation.benchmarks import registry
-from cambrian.evaluation.reply_log import ReplyLog, prompt_key
+from cambrian.evaluation.reply_log import _CODE, ReplyLog, prompt_key
 from cambrian.evaluation.subjects import OwnModel
 from cambrian.interfaces import ArtifactError
 from tests.evaluation.tiny import evaluate, write_tiny_benchmarks
+from tests.pipeline.imports import import_closure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,3 +215,12 @@ def test_an_answer_without_a_log_is_the_same() -> None:
     prompts: list[asking.Prompt] = [("abc", None), ("d", None), ("abc", None)]
     found = asking.answer(Parrot(), prompts, batch_size=1, max_new_tokens=2, what="test")
     assert found == {("abc", None): "ab", ("d", None): "d"}
+
+
+def test_the_log_of_a_model_depends_on_all_code_that_answers() -> None:
+    ground = {f"cambrian/{name}.py" for name in ("artifacts", "interfaces", "params", "runtime")}
+    needed = import_closure("cambrian/evaluation/answering.py") - ground
+    assert "cambrian/release/templates.py" in needed
+    missing = [file for file in needed if not file.startswith(tuple(f"cambrian/{part}" for part in _CODE))]
+    assert missing == []
+    assert "evaluation/foreign.py" in _CODE  # answers for models of others
