@@ -9,8 +9,10 @@ from torch import nn
 from cambrian.interfaces import ParamsError
 from cambrian.muon import Muon
 from cambrian.params import parse_block
-from cambrian.training.config import AdamWConfig, LearningRates, MuonAdamWConfig
+from cambrian.training.config import AdamWConfig, LearningRates, MuonAdamWConfig, Recipe
+from cambrian.training.engine import LocalEngine
 from cambrian.training.optimizer import build_optimizers
+from cambrian.training.schedule import rate_factor
 from tests.training.tiny import RECIPE
 
 MUON = parse_block(MuonAdamWConfig, {**RECIPE["optimizer"], "weight_decay": 0.1}, where="optimizer")
@@ -47,6 +49,33 @@ def describe(
         for optimizer in optimizers
         for group in optimizer.param_groups
     }
+
+
+@pytest.mark.parametrize(("batch", "factor"), [(512, 1.0), (128, 0.5), (2048, 2.0)])
+def test_rates_follow_the_root_of_the_batch_into_every_step(batch: int, factor: float) -> None:
+    """From the recipe through the groups and the schedule to the distance that a weight moves."""
+    rates = {"connector": 0.01, "aggregators": 0.03, "llm": 0.02, "encoders": 0.004}
+    values = {**RECIPE, "optimizer": ADAMW.model_dump(), "learning_rates": rates, "rates_for_batch_size": 512}
+    recipe = parse_block(
+        Recipe, {**values, "global_batch_size": batch, "micro_batch_size": batch, "warmup_ratio": 0.0}, where="recipe"
+    )
+    net = Net()
+    (adamw,) = build_optimizers(net, net.parts(), recipe.optimizer, recipe.highest_rates, aggregators=[net.query])
+    highest = {group["name"]: group["highest_rate"] for group in adamw.param_groups}
+    assert {name.split("/")[0] for name in highest} == set(rates)
+    for name, rate in highest.items():
+        assert rate == pytest.approx(rates[name.split("/")[0]] * factor)
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    engine = LocalEngine(net, dict(net.named_parameters()), [adamw], max_gradient_norm=1e9, device=torch.device("cpu"))  # type: ignore[arg-type]  # it is not asked for a loss
+    share = rate_factor(1, 4, 0.0, "linear")
+    engine.step(share)
+    after = dict(net.named_parameters())
+    # AdamW's first step is the rate for every gradient of one; plain kinds do not decay
+    for name, part in {"query": "aggregators", "llm.embed.weight": "llm", "connector.norm.bias": "connector"}.items():
+        moved = before[name] - after[name]
+        torch.testing.assert_close(moved, torch.full_like(moved, rates[part] * factor * share), rtol=1e-4, atol=1e-7)
 
 
 def test_hidden_matrices_go_to_muon_and_everything_else_to_adamw_at_its_ratio() -> None:
