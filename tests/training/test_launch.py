@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,52 @@ def test_two_nodes_train_what_one_process_trains(alone: Path, tmp_path: Path, no
             node.terminate()
     assert [node.returncode for node in nodes] == [0, 0], logs
     assert sorted(log.count("6 steps, final loss") for log in logs) == [0, 1]
+    check_same(tmp_path, alone)
+
+
+PDSH = """#!/bin/bash
+# pdsh -S -f FANOUT -w HOSTS COMMAND: on each host a shell that knows nothing of this one's environment
+echo "pdsh $5" >> "$TOLD"
+IFS=, read -ra hosts <<< "$5"
+shift 5
+for number in "${!hosts[@]}"; do
+  env -i HOME="$HOME" PATH=/usr/bin:/bin bash -c "${*//%n/$number}" & running+=($!)
+done
+status=0
+for one in "${running[@]}"; do wait "$one" || status=$?; done
+exit $status
+"""
+SSH = """#!/bin/bash
+echo "ssh $*" >> "$TOLD"
+"""
+
+
+def test_several_machines_of_a_hostfile_train_what_one_process_trains(
+    alone: Path, tmp_path: Path, no_launcher: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed's own launcher of several machines; only what reaches them is a stand-in."""
+    for name, script in (("pdsh", PDSH), ("ssh", SSH)):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    (tmp_path / "hosts").write_text("first slots=1\nsecond slots=1\n")
+    write_world(
+        tmp_path,
+        under(
+            [
+                DEEPSPEED, "--hostfile", "hosts", "--no_local_rank", "--master_addr", "127.0.0.1", "--master_port",
+                many.find_port(), "--module",
+            ]
+        ),
+    )  # fmt: skip
+    done = tiny.run_stage_in(tmp_path, "align")
+    assert done.returncode == 0, done.stderr
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told == ["ssh -o PasswordAuthentication=no first hostname", "pdsh first,second"]
+    assert done.stderr.count("6 steps, final loss") == 1
+    assert "dist_world_size=2" in done.stdout
     check_same(tmp_path, alone)
 
 
