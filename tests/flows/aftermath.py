@@ -6,8 +6,8 @@ Kinds of locks and leases that flows and DVC have, all of which are looked at:
   (`.dvc/tmp/flows/run.lock`), on GPUs (`TMPDIR/flows-gpus/`), on a worker's checkout (`FLOWS_WORKER_DIR/*/N.lock`),
   and DVC's own (`.dvc/tmp/lock`, `.dvc/tmp/rwlock.lock`);
 - files whose content is the lock: DVC's list `.dvc/tmp/rwlock`, which must be empty;
-- files that are the lock by being there, and must not be: `.git/*.lock`, halves of `dvc.lock` and of DVC's list, marks
-  of stages that did not end (`.dvc/tmp/flows/unfinished/`);
+- files that are the lock by being there, and must not be: `.git/*.lock`, halves of `dvc.lock` and of DVC's list, and in
+  the workspace marks of stages that did not end (`.dvc/tmp/flows/unfinished/`);
 - flow runs: those on the workers of a pool, and that of a run that was killed, which must have ended.
 """
 
@@ -95,6 +95,7 @@ def assert_goes_on(
         assert kinds <= {path.name for path in list_lock_files(root)}
         assert_soon(lambda root=root: [*find_processes(root), *find_held(root)])  # type: ignore[misc]
         assert [*find_entries(root, living=False), *find_pieces(root)] == []
+    assert find_marks(project.root) == []
     assert_dvc_has_nothing_to_do(project)
     return state
 
@@ -203,9 +204,17 @@ def find_entries(root: Path, *, living: bool) -> list[str]:
 
 def find_pieces(root: Path) -> list[str]:
     """Name files whose being there is a lock, or a piece of one."""
-    patterns = (".dvc.lock.*", ".rwlock.*", "flows/unfinished/*")
-    found = [path for pattern in patterns for path in _iter_below(root, pattern)]
+    found = [path for pattern in (".dvc.lock.*", ".rwlock.*") for path in _iter_below(root, pattern)]
     return [str(path) for path in [*found, *(path for path in _iter_below(root, "*.lock") if ".git" in path.parts)]]
+
+
+def find_marks(root: Path) -> list[str]:
+    """Name the marks of stages that did not end in this workspace.
+
+    In the checkout of a worker that was killed such a mark stays, as it has to: the pieces that it speaks of do, too,
+    and whoever has the stage there next may write over them.
+    """
+    return [str(path) for path in _iter_below(root / ".dvc/tmp", "flows/unfinished/*")]
 
 
 def assert_soon(find: Callable[[], list[str]]) -> None:

@@ -39,7 +39,9 @@ class Line:
         self._open.clear()
 
     def mend(self) -> None:
-        """Let things pass again."""
+        """Let things pass, again or still."""
+        if self._listener is not None:
+            return
         self._listener = socket.create_server(("127.0.0.1", self._port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
+import flows.elsewhere
+import flows.pool
+from flows.local_s3 import make_bucket
+from flows.pool import create_pool
 from tests.flows.aftermath import assert_goes_on
 from tests.flows.network import FaultyProxy
 from tests.flows.test_remote import Worker
-from tests.flows.test_reproduce import run
+from tests.flows.test_reproduce import read_states, run, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,13 +40,10 @@ def proxy(s3: str) -> Iterator[FaultyProxy]:
 
 @pytest.fixture(scope="module")
 def worker(s3: str, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    from flows.local_s3 import make_bucket
-    from flows.pool import create_pool
-
     make_bucket(s3, "faulty")
     create_pool(POOL, kind="process", cpus=1, memory_gib=4, gpus=0)
     worker = Worker(
-        tmp_path_factory.mktemp("workers") / "impatient", prefect_server, s3, pool=POOL, limit=4, **IMPATIENT
+        tmp_path_factory.mktemp("workers") / "impatient", prefect_server, s3, pool=POOL, limit=2, **IMPATIENT
     )
     yield worker
     worker.stop()
@@ -51,9 +54,7 @@ def faulty(
     project: DemoProject, proxy: FaultyProxy, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> DemoProject:
     """A project whose files go over the proxy, here and on the worker; stages leave their names beside it."""
-    import flows.pool
-
-    monkeypatch.setattr(flows.pool, "_POLL_S", 0.3)
+    monkeypatch.setattr(flows.pool, "_POLL_S", 1.0)  # shorter ones make the server the slowest of all
     for name, value in IMPATIENT.items():
         monkeypatch.setenv(name, value)
     remote = tmp_path.parent / f"{tmp_path.name}.git"
@@ -78,6 +79,17 @@ def locate(*names: str) -> str:
     return f"/files/md5/{digest[:2]}/{digest[2:]}"
 
 
+def read_messages(state: Any, *, num_stages: int) -> dict[str, str]:
+    """Read what the UI says of every stage."""
+    filter_ = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        found = wait_for(
+            lambda: client.read_task_runs(flow_run_filter=filter_),
+            lambda runs: len(runs) == num_stages and all(run.state and run.state.is_final() for run in runs),
+        )
+    return {run.name: str(run.state.message) for run in found}
+
+
 def test_a_run_ends_well_when_every_transfer_breaks_once(
     faulty: DemoProject, proxy: FaultyProxy, worker: Worker
 ) -> None:
@@ -96,3 +108,38 @@ def test_a_run_ends_well_when_every_transfer_breaks_once(
     assert (proxy.faults, proxy.caused) == ([], 6)
     assert faulty.list_ran() == ["first", "work"]
     assert_goes_on(faulty, left=[], folders=[worker.folder], pool=POOL, pool_stages=["work"])
+
+
+def test_a_run_whose_s3_stays_broken_says_so_and_the_next_one_goes_on(
+    faulty: DemoProject, proxy: FaultyProxy, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows.elsewhere, "_MAX_TRIES", 2)  # a worker is asked twice
+    there = ["forth", "up", "back"]
+    faulty.write(
+        {"first": appending(faulty, "source.txt", "first"), "for_forth": appending(faulty, "source.txt", "for_forth")}
+        | {name: appending(faulty, "first.txt", name) for name in ("up", "back")}
+        | {"forth": appending(faulty, "for_forth.txt", "forth")}
+    )
+    faulty.commit()
+    broken = {
+        "forth": ("slow", "PUT", locate("for_forth")),  # here, for the worker
+        "up": ("500", "PUT", locate("first", "up")),  # there
+        "back": ("half", "GET", locate("first", "back")),  # here again
+    }
+    proxy.always = list(broken.values())
+    state = run(pool=POOL, pool_stages=there, keep_going=True)
+    assert state.is_failed()
+    assert read_states(state) == {
+        "first": "Completed", "for_forth": "Completed", "forth": "Failed", "up": "Failed", "back": "Failed"
+    }  # fmt: skip
+    messages = read_messages(state, num_stages=5)
+    for name, (_, method, path) in broken.items():
+        verb = {"PUT": "put", "GET": "get"}[method]
+        assert f"could not {verb} 1 object at the DVC remote s3 (s3://faulty/" in messages[name]
+        assert path in messages[name]
+        assert "python -m flows.storage --remote s3 check" in messages[name]
+    assert sorted(faulty.list_ran()) == ["back", "first", "for_forth", "up"]
+    proxy.always = []
+    assert_goes_on(
+        faulty, left=["forth"], restored=["up", "back"], folders=[worker.folder], pool=POOL, pool_stages=there
+    )
