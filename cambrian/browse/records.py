@@ -129,10 +129,10 @@ class RecordBrowser:
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows
                 if place < first + count:
-                    if self._record_batches is None or self._record_batches[0] != group:
-                        self._record_batches = group, file.read_row_group(group)
-                    value = self._record_batches[1].slice(place - first, 1).to_pylist()[0]
-                    return make_record(value)
+                    held = self._record_batches  # requests come in several threads
+                    if held is None or held[0] != group:
+                        held = self._record_batches = group, file.read_row_group(group)
+                    return make_record(held[1].slice(place - first, 1).to_pylist()[0])
                 first += count
         raise ArtifactError(f"{self._folder / RECORDS_PARQUET} has fewer rows than a minute ago: start again")
 
@@ -141,10 +141,12 @@ class RecordBrowser:
         if self._lines is None or not self._lines.is_file():
             return b""
         number = int(record_id.removeprefix("line ")) if record_id.removeprefix("line ").isdecimal() else None
-        wanted = json.dumps(record_id, ensure_ascii=False).encode()
+        wanted = [json.dumps(record_id, ensure_ascii=is_ascii).encode() for is_ascii in (False, True)]
         with self._lines.open("rb") as file:
             for count, line in enumerate(file, start=1):
-                if count == number or (number is None and wanted in line and _has_id(line, record_id)):
+                if count == number or (
+                    number is None and any(part in line for part in wanted) and _has_id(line, record_id)
+                ):
                     return line
         return b""
 

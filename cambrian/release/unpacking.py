@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cambrian.artifacts import read_manifest, write_folder, write_json
+from cambrian.artifacts import MANIFEST_NAME, read_json, read_manifest, write_folder, write_json
 from cambrian.interfaces import ArtifactError
 from cambrian.models.config import ModelConfig
 from cambrian.models.encoders import read_encoder
@@ -41,12 +41,13 @@ def unpack_checkpoint(source: Path, output: Path, *, backbones: Path, encoders: 
     """Write a released model's connector as the run `output`, and its LLM as the backbone `output.name`.
 
     `encoders` are finished folders of `backbones`, in the release's order. `read_model(output, backbones=backbones)`
-    then gives the whole model, and `cambrian chat` talks to it. Types and values stay as they are; one file of the
-    source is open at a time.
+    then gives the whole model, and `cambrian chat` talks to it. What was unpacked from `source` before is replaced.
+    Types and values stay as they are; one file of the source is open at a time.
 
     Raises:
         ArtifactError: a file is missing or broken; a tensor is missing, left over or of another shape; an encoder is
-            not the one that the connector was trained with; or the disk is full.
+            not the one that the connector was trained with; another backbone has the output's name; or the disk is
+            full.
         ParamsError: the template is unknown.
     """
     find_release_template(template)
@@ -56,6 +57,7 @@ def unpack_checkpoint(source: Path, output: Path, *, backbones: Path, encoders: 
     model = build_on_meta(config, shapes)
     names = match_names(model, shards.shapes, where=source)
     llm = output.name
+    _check_is_ours(backbones / llm, source)
     with write_folder(backbones / llm, source=source.name) as partial:
         _write_llm_config(partial, model.llm.config)
         write_tokenizer(partial, source, padding_token=_PADDING_TOKENS.get(template))
@@ -102,6 +104,15 @@ def _read_shapes(config: ReleaseConfig, backbones: Path, encoders: Sequence[str]
             )
         channels.append(encoder.channels)
     return config.shapes_of(channels)
+
+
+def _check_is_ours(backbone: Path, source: Path) -> None:
+    """Refuse to replace a backbone that was not unpacked from this source: an encoder, or an LLM of its own."""
+    manifest = backbone / MANIFEST_NAME
+    if backbone.exists() and not (manifest.is_file() and read_json(manifest).get("source") == source.name):
+        raise ArtifactError(
+            f"{backbone} is another backbone, and the checkpoint's LLM would replace it: give the output another name"
+        )
 
 
 def _write_llm_config(folder: Path, config: Any) -> None:

@@ -16,7 +16,7 @@ from cambrian.chat.talker import read_talker
 from cambrian.cli import main
 from cambrian.interfaces import ArtifactError, ParamsError
 from cambrian.models.encoders import read_encoder
-from cambrian.models.weights import read_model
+from cambrian.models.weights import read_model, read_stored
 from cambrian.release.checkpoints import official_tensors, read_checkpoint, write_checkpoint
 from cambrian.release.shards import join_shards, open_shards, read_shard
 from cambrian.release.unpacking import released_encoder_names, unpack_checkpoint
@@ -129,6 +129,14 @@ def test_a_tokenizer_without_an_end_is_refused(source: Path, scale: Path) -> Non
     with pytest.raises(ArtifactError, match=r"ends with None and pads with '<\|eot_id\|>', expected two tokens"):
         unpack(source, scale, "endless")
     assert not (scale / "backbones" / "endless").exists()
+
+
+def test_no_other_backbone_is_replaced_and_an_earlier_unpacking_is(source: Path, scale: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"backbones/a is another backbone, .*: give the output another name"):
+        unpack(source, scale, "a")
+    assert read_encoder(scale / "backbones" / "a").grid == SHAPES[0].grid
+    for _ in range(2):
+        assert read_stored(unpack(source, scale, "again")).config.llm == "again"
 
 
 def test_an_encoder_on_another_grid_is_refused(source: Path, scale: Path) -> None:
