@@ -173,6 +173,7 @@ def test_github_workflows_check_every_push_and_post_results() -> None:
     assert {"check", "results"} <= workflows.keys()
     steps = [step.get("run") for step in workflows["check"]["jobs"]["check"]["steps"]]
     assert {"make check", "make test"} <= set(steps)
+    assert workflows["check"]["jobs"]["lmms"]["steps"][-1]["run"] == "make test-lmms"
     assert workflows["results"]["on"] == {"push": {"branches": ["results/**"]}}
     for workflow in workflows.values():
         assert workflow["permissions"]["contents"] == "read"
