@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -62,9 +62,15 @@ class CAbstractorConnector(Connector):
         joined = join_maps(features, self.input_side)
         if self.input_positions is not None:
             joined = joined + self.input_positions
-        pooled = F.adaptive_avg_pool2d(self.blocks(joined), self.side)
+        pooled = self._pool(self.blocks(joined))
         tokens = rearrange(self.pooled_blocks(pooled), "images dim row column -> images (row column) dim")
         return Visual(self.output(tokens), None)
+
+    def _pool(self, hidden: Float[Tensor, "images dim input_side input_side"]) -> Float[Tensor, "images dim side side"]:
+        """Average each cell; adaptive pooling, whose sums have another order, has no repeatable gradient on CUDA."""
+        if hidden.is_cuda:
+            return F.avg_pool2d(hidden, self.input_side // self.side)
+        return F.adaptive_avg_pool2d(hidden, self.side)
 
 
 def _build_blocks(in_dim: int, dim: int, depth: int) -> nn.Sequential:

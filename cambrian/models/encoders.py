@@ -68,16 +68,19 @@ class VisionEncoder(nn.Module):
         side, parameter = spec.image.side, next(backbone.parameters())
         try:
             with torch.no_grad():
-                example = self(torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype))
+                pixels = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+                examples = VisionEncoder.maps(self, pixels)
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
                 f"the network cannot take images of {side} x {side} pixels ({error}): give it the side that it was "
                 "made for, or build it for this one (timm's `img_size`)"
             ) from error
-        self.num_maps = len(self.layers)
-        self.channels: int = example.shape[1]
-        self.grid: int = example.shape[2]
-        """Features per side of the square map."""
+        self.map_shapes = [(example.shape[1], example.shape[2]) for example in examples]
+        """Channels and features per side of every layer's square map, shallow to deep."""
+        self.num_maps = len(examples)
+        self.channels = sum(channels for channels, _ in self.map_shapes)
+        self.grid = max(grid for _, grid in self.map_shapes)
+        """Features per side of the finest map."""
 
     def forward(self, pixels: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images channels grid grid"]:
         """Return the joined feature map of every image.

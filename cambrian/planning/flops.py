@@ -96,10 +96,10 @@ def count_connector(model: MultimodalModel, *, encoders_learn: bool) -> Cost:
     """Return the cost of one square image in the connector and in the aggregators inside the LLM, all learning."""
     connector = model.connector
     features = [
-        torch.zeros(shape, device="meta", dtype=_dtype_of(connector))
+        torch.zeros(1, channels, grid, grid, device="meta", dtype=_dtype_of(connector))
         for encoder in model.encoders
         if isinstance(encoder, VisionEncoder)
-        for shape in _map_shapes(encoder)
+        for channels, grid in encoder.map_shapes
     ]
     if isinstance(connector, SVAConnector):
         cost = _count_sva(connector, features, encoders_learn=encoders_learn)
@@ -111,16 +111,6 @@ def count_connector(model: MultimodalModel, *, encoders_learn: bool) -> Cost:
     if in_llm:  # all alike
         cost += _count_aggregator(in_llm[0], rows=connector.num_tokens) * len(in_llm)
     return cost
-
-
-def _map_shapes(encoder: VisionEncoder) -> list[torch.Size]:
-    """The shapes of one image's feature maps, one per layer."""
-    side = encoder.image_spec.side
-    with torch.no_grad():
-        return [
-            feature_map.shape
-            for feature_map in encoder.maps(torch.zeros(1, 3, side, side, device="meta", dtype=_dtype_of(encoder)))
-        ]
 
 
 def count_llm(llm: nn.Module, *, learns: bool) -> LLMCost:

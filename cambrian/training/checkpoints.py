@@ -32,6 +32,8 @@ _log = logging.getLogger("cambrian")
 
 _PROGRESS_NAME = "progress.json"
 _GENERATOR_NAME = "generator.pt"
+_KEY = "phase"
+"""In the progress: the name of the checkpoints' folder, which says whose they are."""
 TERMINATED = 128 + signal.SIGTERM
 """The exit status of a process that SIGTERM ended."""
 
@@ -72,6 +74,7 @@ class Checkpoints:
             if processes.is_main:
                 write_object(partial / _GENERATOR_NAME, torch.get_rng_state())
                 values = {"num_steps": progress.num_steps, "curve": progress.curve, "samples": progress.samples}
+                values[_KEY] = self._folder.name
                 write_json(partial / _PROGRESS_NAME, values)
         if processes.is_main:
             for old in self._all()[: -self._num_kept]:
@@ -81,15 +84,20 @@ class Checkpoints:
         """Load the newest checkpoint that is whole; None where there is none. A damaged one is named and passed over.
 
         Raises:
-            ArtifactError: a whole checkpoint does not fit the model, which its key should have ruled out.
+            ArtifactError: a whole checkpoint is another phase's or does not fit the model: somebody put it there.
         """
         found = self._find_newest() if engine.processes.is_main else None
         folder = engine.processes.gather(found)[0]
         if folder is None:
             return None
+        values = read_json(folder / _PROGRESS_NAME)
+        if values.get(_KEY) != self._folder.name:
+            raise ArtifactError(
+                f"{folder} was written by {values.get(_KEY)}, expected {self._folder.name}: it was put there by hand; "
+                "move it away, and the phase goes on from what is left"
+            )
         engine.load(folder)
         torch.set_rng_state(torch.load(folder / _GENERATOR_NAME, weights_only=True))
-        values = read_json(folder / _PROGRESS_NAME)
         curve = [(int(step), float(loss)) for step, loss in values["curve"]]
         _log.info("going on after step %d from %s", values["num_steps"], folder)
         return Progress(values["num_steps"], curve, values["samples"])

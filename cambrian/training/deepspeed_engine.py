@@ -181,7 +181,7 @@ class DeepSpeedEngine:
         if "encoders" in dict(self._engine.module.named_children()):
             sides = [spec.side for spec in self._model.image_specs]
             return ImageBatch([torch.zeros(1, 3, side, side) for side in sides], sizes)
-        shapes = [(int(encoder.channels), int(encoder.grid)) for encoder in self._model.encoders]  # type: ignore[arg-type]
+        shapes = [shape for encoder in self._model.encoders for shape in encoder.map_shapes]  # type: ignore[union-attr]
         return ImageBatch([], sizes, [torch.zeros(1, channels, grid, grid) for channels, grid in shapes])
 
 

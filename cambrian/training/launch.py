@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 ALONE = ["python", "-m"]
 """The value of `training.launch` that starts one process, which is this one."""
 
+_STARTED = "CAMBRIAN_LAUNCH"
+"""Environment variable of what a stage starts, so that a command that is no launcher does not start it without end."""
+
 
 def launch(command: Sequence[str], module: str) -> None:
     """Run `command module ARGUMENTS` and exit as it does; return where the launcher did that, or none is wanted.
@@ -26,12 +30,17 @@ def launch(command: Sequence[str], module: str) -> None:
     save and end: DeepSpeed's launcher would leave them running, and torchrun would kill them after 30 seconds.
 
     Raises:
-        ParamsError: the launcher's program is not installed.
+        ParamsError: the launcher's program is not installed, or is no launcher.
     """
     if list(command) == ALONE or is_launched():
         return
+    if _STARTED in os.environ:
+        raise ParamsError(
+            f"training.launch: {list(command)} started the stage without {RANK} in its environment, as no launcher "
+            f"does: write {ALONE} for one process, or one of torchrun, deepspeed or another that sets {RANK}"
+        )
     try:
-        launcher = subprocess.Popen([*command, module, *sys.argv[1:]])
+        launcher = subprocess.Popen([*command, module, *sys.argv[1:]], env={**os.environ, _STARTED: "1"})
     except FileNotFoundError as error:
         raise ParamsError(
             f"training.launch: {command[0]!r} is not on this machine's PATH: deepspeed and torchrun come with "

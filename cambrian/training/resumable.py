@@ -94,10 +94,12 @@ def _iter_steps(
         for step, indices in enumerate(iter_batches(len(samples), recipe.global_batch_size, recipe.epochs, seed))
         if step >= progress.num_steps or samples.keeps_features
     )
+    is_loaded = False
     for step, mine in look_ahead(steps, num_steps_ahead, lambda item: _announce(samples, item[1])):
         is_done = step < progress.num_steps
         if step == progress.num_steps:
             samples.load_state(progress.samples, is_counting=processes.is_main)
+            is_loaded = True
         batches = [samples.read_batch(part) if part else None for part in mine]
         if is_done:
             continue
@@ -105,6 +107,8 @@ def _iter_steps(
             for unusable in processes.gather(samples.take_news()):
                 samples.leave_out(unusable)
         yield batches if processes.count > 1 else [batch for batch in batches if batch is not None]
+    if not is_loaded:  # it was terminated in its last step, and no step is left
+        samples.load_state(progress.samples, is_counting=processes.is_main)
 
 
 def look_ahead(items: Iterable[T], count: int, announce: Callable[[T], None]) -> Iterator[T]:

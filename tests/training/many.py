@@ -1,7 +1,7 @@
 """One of several processes that train in turn with every engine of a plan: `python -m tests.training.many PLAN`.
 
 The plan is JSON: the world's folder, and for each training its name, its engine, its recipe's changes, whether the
-encoders learn, which LLM it has, and after which step it ends as if killed.
+encoders learn, which encoder and which LLM it has, and after which step it ends as if killed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def train_one(world: Path, values: dict[str, Any]) -> None:
     try:
         train_phase(
             Phase("runs.x", frozenset(trained), initial=None, use_images=True, seed=0),
-            MODEL.model_copy(update={"llm": values["llm"]}),
+            MODEL.model_copy(update={"encoders": (values["encoder"],), "llm": values["llm"]}),
             recipe,
             RuntimeConfig(device="cpu", threads=1),
             training,
@@ -84,8 +84,8 @@ def train_one(world: Path, values: dict[str, Any]) -> None:
 
 def entry(name: str, engine: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """One training of a plan."""
-    values = {"name": name, "engine": engine, "recipe": {}, "train_encoders": False, "llm": "tongue", "end_after": None}
-    return {**values, **changes}
+    values = {"recipe": {}, "train_encoders": False, "encoder": "eye", "llm": "tongue", "end_after": None}
+    return {"name": name, "engine": engine, **values, **changes}
 
 
 def find_port() -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -150,6 +151,50 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     messages = [record.getMessage() for record in caplog.records]
     assert any("step-00000006 cannot be used and is passed over" in message for message in messages)
     assert any("going on after step 4" in message for message in messages)
+
+
+@pytest.mark.parametrize("feature_cache_mib", [0, 1])
+def test_a_phase_that_is_terminated_in_its_last_step_still_counts_its_samples(
+    feature_cache_mib: int, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(world, "whole", feature_cache_mib=feature_cache_mib)
+    whole, done = LocalEngine.step, []
+
+    def step(self: LocalEngine, rate_factor: float) -> float:
+        done.append(rate_factor)
+        if len(done) == NUM_STEPS:
+            signal.raise_signal(signal.SIGTERM)
+        return whole(self, rate_factor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalEngine, "step", step)
+        with pytest.raises(SystemExit):
+            train(world, "x", feature_cache_mib=feature_cache_mib)
+    assert checkpoints()[-1].name == f"step-{NUM_STEPS:08d}"
+    assert not Path("x").exists()
+    assert train(world, "x", feature_cache_mib=feature_cache_mib) == expected
+
+
+def test_a_checkpoint_of_another_run_that_lies_under_the_key_is_refused(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same model with other rates: nothing in its shapes betrays it."""
+    rates = {**tiny.RECIPE["learning_rates"], "llm": 0.004}
+    expected = train(world, "whole")
+    for changes in ({"learning_rates": rates}, {}):
+        mend = stop_before_step(monkeypatch, 5)
+        with pytest.raises(KilledError):
+            train(world, "x", **changes)
+        mend()
+        ours = {path.parent.name for path in checkpoints()} - (set() if changes else ours)
+    (own,) = ours
+    foreign = next(path for path in checkpoints() if path.parent.name != own and path.name == "step-00000004")
+    shutil.copytree(foreign, foreign.parents[1] / own / "step-00000006")
+    with pytest.raises(ArtifactError, match=rf"step-00000006 was written by {foreign.parent.name}, expected {own}: "):
+        train(world, "x")
+    assert not Path("x").exists()
+    shutil.rmtree(foreign.parents[1] / own / "step-00000006")
+    assert train(world, "x") == expected
 
 
 def test_other_inputs_start_from_the_beginning(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

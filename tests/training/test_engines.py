@@ -31,6 +31,10 @@ PLAN = [
     entry("zero-3", {**ZERO_3, "recompute_activations": True}),
     entry("offloaded", {**ZERO_3, "offload": "optimizer-and-parameters"}, train_encoders=True),
     entry("bfloat16", {**ZERO_2, "precision": "bfloat16"}),
+    # micro batches of one: some have no image, and get a blank one with a map for every layer
+    entry("two-maps", ZERO_2, encoder="deep", recipe={"micro_batch_size": 1}),
+    entry("zero-0", {**DEEPSPEED, "zero_stage": 0}),
+    entry("zero-1-offloaded", {**DEEPSPEED, "zero_stage": 1, "offload": "optimizer"}),
     entry("zero-3-tied", ZERO_3, llm="tied", recipe=CALM),
     # ends without warning after three steps, of which the first two are saved; then goes on elsewhere, see below
     entry("resumed", ZERO_3, end_after=3),
@@ -62,6 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.rmtree(world / "checkpoints", ignore_errors=True)
         many.train_one(world, entry("local-encoders", LOCAL, train_encoders=True))
         many.train_one(world, entry("local-tied", LOCAL, llm="tied", recipe=CALM))
+        many.train_one(world, entry("local-two-maps", LOCAL, encoder="deep", recipe={"micro_batch_size": 1}))
     many.run_plan(world, OF_FOUR, num_processes=4)
     many.run_plan(world, PLAN, num_processes=2)
     shutil.copytree(world / "checkpoints", world / "left")
@@ -78,10 +83,13 @@ def losses(world: Path, name: str) -> list[float]:
     [
         ("zero-2", "local"),
         ("zero-3", "local"),
+        ("zero-0", "local"),
+        ("zero-1-offloaded", "local"),
         ("zero-2-of-four", "local"),
         ("zero-3-of-four", "local"),
         ("offloaded", "local-encoders"),
         ("zero-3-tied", "local-tied"),
+        ("two-maps", "local-two-maps"),
         ("resumed", "local"),
     ],
 )

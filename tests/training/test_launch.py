@@ -154,6 +154,13 @@ def test_a_launcher_that_is_not_installed_is_named(no_launcher: None) -> None:
         launch(["nolauncher", "-m"], "stages.align")
 
 
+def test_a_command_that_is_no_launcher_does_not_start_the_stage_without_end(tmp_path: Path, no_launcher: None) -> None:
+    tiny.write_params(tmp_path, training={**tiny.LOCAL, "launch": [sys.executable, "-m"]})
+    done = tiny.run_stage_in(tmp_path, "align")
+    assert done.returncode == 1
+    assert done.stderr.count("started the stage without RANK in its environment, as no launcher does") == 1
+
+
 @pytest.mark.parametrize(("command", "rank"), [(ALONE, None), (["nolauncher"], "0")])
 def test_a_stage_that_runs_as_it_should_goes_on(
     command: Sequence[str], rank: str | None, no_launcher: None, monkeypatch: pytest.MonkeyPatch

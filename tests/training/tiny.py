@@ -93,11 +93,11 @@ def write_tokenizer(folder: Path, tokens: Sequence[str] = TOKENS) -> None:
 
 
 def write_backbones(folder: Path, *, width: int = 16, num_layers: int = 2) -> None:
-    """Write an encoder `eye`, another `lens`, and a language model `tongue`, with seeded random weights."""
+    """Write encoders `eye`, `lens` and `deep`, which has two maps, and an LLM `tongue`, with seeded random weights."""
     declare_missing_operators()
     import timm
 
-    for index, name in enumerate(("eye", "lens")):
+    for index, (name, layers) in enumerate((("eye", (-1,)), ("lens", (-1,)), ("deep", (0, -1)))):
         torch.manual_seed(index)
         arguments = {
             "img_size": 12,
@@ -108,7 +108,7 @@ def write_backbones(folder: Path, *, width: int = 16, num_layers: int = 2) -> No
             "num_classes": 0,
         }
         image = ImageConfig(side=12, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), pad_colour=(127, 127, 127))
-        spec = EncoderSpec(image=image, features=FeaturesConfig(layers=(-1,), norm=True))
+        spec = EncoderSpec(image=image, features=FeaturesConfig(layers=layers, norm=True))
         encoder = timm.create_model("vit_tiny_patch16_224", **arguments)
         with write_folder(folder / name) as partial:
             write_encoder(partial, encoder, architecture="vit_tiny_patch16_224", model_args=arguments, spec=spec)
