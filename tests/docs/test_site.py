@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cambrian.cli import COMMANDS
+from cambrian.params import read_yaml
 from tests.pipeline.imports import ROOT
 
 if TYPE_CHECKING:
@@ -58,6 +59,18 @@ def test_every_file_that_a_page_names_is_there() -> None:
     found = [(page.name, path) for page, text in texts.items() for path in named.findall(text)]
     assert len(found) > 50
     assert [(page, path) for page, path in found if not (ROOT / path).is_file()] == []
+
+
+def test_pages_count_the_runs_of_each_breadth_as_params_has_them() -> None:
+    breadths = read_yaml(ROOT / "params.yaml")["breadths"]
+    runs = {name: len(rows["runs"]) for name, rows in breadths.items()}
+    trainings = {name: runs[name] + len(rows["adapters"]) for name, rows in breadths.items()}
+    concepts = (ROOT / "docs" / "concepts.md").read_text()
+    assert {name: int(count) for name, count in re.findall(r"`(\w+)`\s+\((\d+)[ :]", concepts)} == runs
+    costs = (ROOT / "docs" / "costs.md").read_text()
+    assert {name: int(count) for name, count in re.findall(r"`mini` \| `(\w+)` \| (\d+) \|", costs)} == trainings
+    for page, pattern in (("docs/index.md", r"evaluates (\d+) runs"), ("README.md", r"the (\d+) default ones")):
+        assert re.findall(pattern, (ROOT / page).read_text()) == [str(runs["default"])], page
 
 
 @pytest.mark.parametrize(("page", "command"), list_commands())
