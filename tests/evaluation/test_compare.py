@@ -10,9 +10,7 @@ import pytest
 
 from cambrian.evaluation import compare
 from cambrian.evaluation.compare import Answers, compare_answers, compare_means, format_changes, read_answers
-from cambrian.evaluation.replies import write_replies
 from cambrian.interfaces import ArtifactError, Item, Reply
-from tests.evaluation.tiny import PROMPT, write_tiny_benchmarks
 
 
 def yes_items(name: str, count: int) -> list[Item]:
@@ -129,43 +127,6 @@ def test_the_text_shows_verdicts_and_as_many_items_as_asked_for() -> None:
 def test_equal_runs_are_said_to_be_equal() -> None:
     text = format_changes(compare_answers(ITEMS, FIRST, FIRST), "first", "first", num_shown=2)
     assert text.endswith("Nothing changed beyond noise (p below 0.05).\n")
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with tiny benchmarks and the replies of two runs: one right everywhere, one that says yes to all."""
-    (tmp_path / "scales").mkdir()
-    (tmp_path / "params.yaml").write_text("scale: tiny\nseed: 0\n")
-    prompt = json.dumps(PROMPT.model_dump())
-    (tmp_path / "scales" / "tiny.yaml").write_text(
-        "evaluation: {batch_size: 4, processes: 1, replies_folder: replies, "
-        f"prompts: {{MME-P: {prompt}, GQA: {prompt}}}}}\n"
-    )
-    write_tiny_benchmarks(tmp_path / "data" / "tiny")
-    monkeypatch.chdir(tmp_path)
-    right = {"MME-P": ["yes", "no", "no", "yes"], "GQA": ["red", "blue", "red"]}
-    blind = {"MME-P": ["yes"] * 4, "GQA": ["red"] * 3}
-    write_run("right", {True: right, False: blind})
-    write_run("blind", {False: blind})
-    return tmp_path
-
-
-def write_run(name: str, texts: dict[bool, dict[str, list[str]]]) -> None:
-    items = {
-        benchmark: [
-            Item(f"{benchmark}/{number}", benchmark, "?", (), ("?",), "", str(number), None) for number in range(count)
-        ]
-        for benchmark, count in (("MME-P", 4), ("GQA", 3))
-    }
-    replies = {
-        benchmark: [
-            Reply(item.id, text, with_image)
-            for with_image, said in texts.items()
-            for item, text in zip(members, said[benchmark], strict=True)
-        ]
-        for benchmark, members in items.items()
-    }
-    write_replies(Path("results/tiny/runs") / name / "replies.parquet", items, replies)
 
 
 def run(*arguments: str) -> None:

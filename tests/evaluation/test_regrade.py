@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
@@ -11,7 +13,9 @@ import pytest
 
 from cambrian.artifacts import write_folder
 from cambrian.data.image_facts import digest_image
+from cambrian.evaluation import export
 from cambrian.evaluation import judge as judging
+from cambrian.evaluation import regrade as regrading
 from cambrian.evaluation.compare import Answers
 from cambrian.evaluation.export import export_answers
 from cambrian.evaluation.judge import Judge
@@ -19,8 +23,6 @@ from cambrian.evaluation.regrade import format_readings, read_disputed, read_lea
 from cambrian.interfaces import ArtifactError, Item, Reply
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.evaluation.endpoint import Endpoint
 
 COLOURS = ("red", "blue")
@@ -220,3 +222,41 @@ def test_a_missing_reply_is_named_and_no_folder_is_left(tmp_path: Path, form: st
     with pytest.raises(ArtifactError, match="no reply to MMVP/2"):
         export_answers(short, {"MMVP": mmvp_items()}, run="a-run", form=form, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def run_command(module: Any, *arguments: str) -> None:
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    module.run(parser.parse_args(list(arguments)))
+
+
+@pytest.mark.usefixtures("project")
+def test_the_command_regrades_runs_and_modes_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(regrading, "right", "right:without-image", "--csv", "tables/readings.csv")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in lines[1:]] == [
+        ["right", "MME-P", "4", "2000.0"], ["right", "GQA", "3", "100.0"],
+        ["right:without-image", "MME-P", "4", "500.0"], ["right:without-image", "GQA", "3", "66.7"],
+    ]  # fmt: skip
+    rows = list(csv.DictReader(Path("tables/readings.csv").read_text().splitlines()))
+    assert [(row["run"], row["score"]) for row in rows] == [tuple(line.split()[:2]) for line in lines[1:]]
+
+
+@pytest.mark.usefixtures("project")
+def test_the_command_regrades_the_clean_part(tmp_path: Path) -> None:
+    facts = pyarrow.parquet.read_table("data/tiny/benchmarks/GQA/test.parquet").to_pylist()
+    pictures = [row["image"]["bytes"] for row in facts]
+    gate = write_gate(tmp_path / "gate.parquet", {pictures[0]: ["pool/7.png"], pictures[1]: []})
+    run_command(regrading, "right", "--csv", "readings.csv", "--leakage", str(gate))
+    rows = list(csv.DictReader(Path("readings.csv").read_text().splitlines()))
+    assert {row["score"]: row["leaked_items"] for row in rows} == {"MME-P": "2", "GQA": "2"}
+
+
+@pytest.mark.usefixtures("project")
+def test_the_command_exports_a_run_under_its_folders_name() -> None:
+    run_command(export, "results/tiny/runs/right", "--format", "submission", "--output", "handed-in")
+    stored = json.loads(Path("handed-in/right_GQA_submission.json").read_text())
+    assert stored == [{"question_id": n, "answer": text} for n, text in enumerate(("red", "blue", "red"))]
+    with pytest.raises(ArtifactError, match="blind:without-image"):
+        run_command(export, "blind", "--format", "release", "--output", "out")
+    assert not Path("out").exists()

@@ -11,7 +11,7 @@ from cambrian.evaluation.benchmarks import registry
 from cambrian.evaluation.reply_log import _CODE, ReplyLog, prompt_key
 from cambrian.evaluation.subjects import OwnModel
 from cambrian.interfaces import ArtifactError
-from tests.evaluation.tiny import evaluate, write_tiny_benchmarks
+from tests.evaluation.tiny import PROMPT, evaluate, write_tiny_benchmarks
 from tests.pipeline.imports import import_closure
 
 if TYPE_CHECKING:
@@ -224,3 +224,35 @@ def test_the_log_of_a_model_depends_on_all_code_that_answers() -> None:
     missing = [file for file in needed if not file.startswith(tuple(f"cambrian/{part}" for part in _CODE))]
     assert missing == []
     assert "evaluation/foreign.py" in _CODE  # answers for models of others
+
+
+def test_a_log_cut_at_any_byte_keeps_its_whole_lines_and_takes_the_rest_again(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    log = ReplyLog(whole)
+    texts = {"a": "да", "b": "", "c": 'a "quoted"\nline'}
+    for place, (key, text) in enumerate(texts.items()):
+        log.add([key], [text], place=place)
+    data = (whole / "0.jsonl").read_bytes()
+    for cut in range(len(data) + 1):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / "0.jsonl").write_bytes(data[:cut])
+        again = ReplyLog(folder)
+        known = [key for key in texts if again.find(key) is not None]
+        assert known == list(texts)[: data[:cut].count(b"\n")]
+        for place, (key, text) in enumerate(texts.items()):
+            if key not in known:
+                again.add([key], [text], place=place)
+        assert (folder / "0.jsonl").read_bytes() == data
+
+
+def test_the_fault_of_one_process_is_logged_under_its_number(
+    tmp_path: Path, benchmarks: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exam = asking.Exam(benchmarks, {"GQA": PROMPT}, (True,))
+    desk = asking.Desk(tmp_path / "log", 1, "cpu", 1)
+    with pytest.raises(SystemExit) as end:
+        asking._work(OwnModel(tmp_path / "gone", tmp_path), exam, desk, asking.Share(1, 2))
+    assert end.value.code == 1
+    assert "process 1 of 2: " in caplog.text
+    assert "gone" in caplog.text
