@@ -126,6 +126,14 @@ def test_a_trained_part_needs_a_rate() -> None:
         build_optimizers(net, net.parts(), MUON, RATES, aggregators=[])
 
 
+def test_a_part_that_no_rate_is_known_for_is_named() -> None:
+    net = Net()
+    parts = {**net.parts(), "towers": list(net.encoder.parameters())}
+    del parts["encoders"]
+    with pytest.raises(ParamsError, match=r"no learning rate for the part 'towers', .* connector, aggregators, llm"):
+        build_optimizers(net, parts, MUON, RATES, aggregators=[])
+
+
 @pytest.mark.parametrize("scale", ["original", "match_rms_adamw"])
 def test_muon_takes_the_steps_of_torchs_own(scale: str) -> None:
     shapes = [(6, 6), (12, 6), (6, 12), (6, 6), (5, 9)]
