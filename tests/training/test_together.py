@@ -161,6 +161,24 @@ def test_processes_that_are_killed_or_stopped_go_on_and_end_in_the_same_bytes(wo
     assert log.count(f"terminated after step {stopped_at}, which is saved") == 2
     assert not (world / "adapter").exists()
 
+    process = start(world)
+    wait_for_step(process, world, stopped_at)
+    workers = find_workers(world)
+    for worker in workers:
+        worker.suspend()
+    for one in find_living(world):
+        if one not in workers and one.pid != process.pid:
+            one.kill()  # DeepSpeed's launcher, both halves
+    assert process.wait(timeout=PATIENCE_S) == 128 + signal.SIGKILL
+    for worker in workers:  # nobody ends them but who starts again, as the docs say
+        worker.terminate()
+        worker.resume()
+    wait_until_nobody_lives(world)
+    left_at = saved_steps(world)[-1]
+    assert left_at > stopped_at
+    assert not (world / "adapter").exists()
+
+    write_params(world, TORCHRUN, "-m", **settings)
     assert start(world).wait(timeout=PATIENCE_S) == 0
-    assert f"going on after step {stopped_at}" in (world / "log").read_text()
+    assert f"going on after step {left_at}" in (world / "log").read_text()
     assert written(world) == expected
