@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from flows.bucket import BucketError, check_bucket, open_bucket
 from flows.checks import RunRefusedError
 from flows.execute import Execution, execute_stage
-from flows.handover import check_is_shared, find_obstacle, find_remote, list_lock_files, list_sources
+from flows.handover import (
+    check_is_shared,
+    collect_outputs,
+    find_obstacle,
+    find_remote,
+    list_lock_files,
+    list_sources,
+)
 from flows.pool import UNREACHABLE
 from flows.runner import Runner, TransferError
 from flows.snapshot import (
@@ -129,17 +136,20 @@ def prepare(
         ElsewhereError: the DVC remote is not configured where workers see it, the git remote does not take the code, or
             a source is in neither git nor DVC.
     """
-    problems = []
     try:
         name = find_remote(project, remote)
         check_is_shared(project, name)
         warnings = _check_bucket(project, name)
         snapshot = take_snapshot(project.root)
-        for address in sorted(addresses):
-            problems += [
-                f"{address} needs {path}, which neither git nor DVC holds: git ignores it, so no other machine has it"
-                for path in list_unknown(snapshot, list_sources(project, address))
-            ]
+        outputs = collect_outputs(project)
+        sources = {address: list_sources(project, address, outputs) for address in sorted(addresses)}
+        unknown = set(list_unknown(snapshot, sorted({path for paths in sources.values() for path in paths})))
+        problems = [
+            f"{address} needs {path}, which neither git nor DVC holds: git ignores it, so no other machine has it"
+            for address, paths in sources.items()
+            for path in paths
+            if path in unknown
+        ]
         repository = find_address(project.root, git_remote)
         if not problems:
             push_snapshot(snapshot, git_remote)

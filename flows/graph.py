@@ -17,6 +17,7 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage.exceptions import StageFileDoesNotExistError, StageNotFound
 
 from flows.changes import Change, explain_output, explain_params
+from flows.outputs import Outputs
 from flows.repository import clear_leftovers, open_repository, read_lock
 from flows.unfinished import is_unfinished, mark_finished
 
@@ -57,6 +58,7 @@ class Project:
         except DvcException as error:
             raise GraphError(f"{error}. Start this inside a DVC project.") from error
         self._stages: dict[str, Any] = {}
+        self._made = Outputs(())
 
     def __enter__(self) -> Project:
         return self
@@ -115,6 +117,7 @@ class Project:
         except DvcException as error:
             raise GraphError(str(error)) from error
         self._stages = {stage.addressing: stage for stage in stages}
+        self._made = Outputs(out.fs_path for stage in stages for out in stage.outs)
         position = {address: index for index, address in enumerate(self._stages)}
         return [
             StageNode(
@@ -213,13 +216,12 @@ class Project:
             return changes + [change for out in stage.outs for change in explain_output(out)]
 
     def _list_missing(self, stage: Any) -> Iterator[str]:
-        made = {out.fs_path for planned in self._stages.values() for out in planned.outs}
         params = set(stage.params)
         for dep in stage.deps:
             if dep in params:
                 missing = set(dep.params) - set(dep.read_params()) if dep.exists else {"the file"}
                 yield from (f"{stage.addressing} needs {name} of {dep}, which is missing" for name in sorted(missing))
-            elif dep.protocol == "local" and not dep.exists and not _is_made(Path(dep.fs_path), made):
+            elif dep.protocol == "local" and not dep.exists and not self._made.touch(Path(dep.fs_path)):
                 yield f"{stage.addressing} needs {dep}, which is missing, and no stage of this run makes it"
         if not stage.cmd and not stage.is_import:
             for out in stage.outs:
@@ -264,11 +266,6 @@ class Project:
             prefix = "" if str(file) == file.DEFAULT_PARAMS_FILE else f"{file}:"
             values.update({f"{prefix}{name}": value for name, value in read.items()})
         return values
-
-
-def _is_made(path: Path, made: set[str]) -> bool:
-    """Whether a path is an output, lies in one, or holds one."""
-    return any(path == Path(out) or path.is_relative_to(out) or Path(out).is_relative_to(path) for out in made)
 
 
 def _is_edited(out: Any) -> bool:

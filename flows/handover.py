@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.outputs import Outputs
+
 if TYPE_CHECKING:
     from flows.graph import Project
 
@@ -52,14 +54,15 @@ def check_is_shared(project: Project, remote: str) -> None:
         )
 
 
-def list_sources(project: Project, address: str) -> list[Path]:
-    """List the dependencies of a planned stage that no stage makes; params files too."""
-    outs = [Path(out.fs_path) for stage in project.repository.index.stages for out in stage.outs]
-    return [
-        path
-        for path in (Path(dep.fs_path) for dep in project.get_stage(address).deps if dep.protocol == "local")
-        if not any(path.is_relative_to(out) or out.is_relative_to(path) for out in outs)
-    ]
+def collect_outputs(project: Project) -> Outputs:
+    """Collect what the project's stages make, planned or not."""
+    return Outputs(out.fs_path for stage in project.repository.index.stages for out in stage.outs)
+
+
+def list_sources(project: Project, address: str, outputs: Outputs) -> list[Path]:
+    """List the dependencies of a planned stage that are none of the outputs; params files too."""
+    deps = (Path(dep.fs_path) for dep in project.get_stage(address).deps if dep.protocol == "local")
+    return [path for path in deps if not outputs.touch(path)]
 
 
 def list_lock_files(project: Project) -> list[Path]:

@@ -98,6 +98,26 @@ def test_a_frozen_stage_does_not_pull_in_its_dependencies(project: DemoProject) 
         assert [node.address for node in opened.plan(["second"])] == ["second"]
 
 
+def test_what_a_planned_stage_makes_is_not_missing(project: DemoProject) -> None:
+    project.write(
+        {
+            "folder": stage("mkdir made; echo 1 > made/a.txt", out="made"),
+            "inside": stage("cp made/a.txt b.txt", deps=["made/a.txt"], out="b.txt"),
+            "part": stage("echo 1 > parts/x.txt", out="parts/x.txt"),
+            "above": stage("ls parts > c.txt", deps=["parts"], out="c.txt"),
+            "lost": stage("cp nowhere.txt d.txt", deps=["nowhere.txt", "madeup"], out="d.txt"),
+        }
+    )
+    with Project() as opened:
+        problems = {node.address: opened.list_problems(node.address, may_overwrite=False) for node in opened.plan()}
+    lost = [
+        f"lost needs {name}, which is missing, and no stage of this run makes it" for name in ("madeup", "nowhere.txt")
+    ]
+    assert {name: sorted(found) for name, found in problems.items()} == {
+        "folder": [], "inside": [], "part": [], "above": [], "lost": lost
+    }  # fmt: skip
+
+
 def test_an_unknown_target_is_named_with_where_to_look(diamond: DemoProject) -> None:
     with Project() as project, pytest.raises(GraphError, match=r"'tarin' not found.*dvc stage list"):
         project.plan(["tarin"])
