@@ -31,50 +31,46 @@ TEMPLATE = (
 )
 
 
-def write_tiny_llava(folder: Path) -> Path:
-    """A LLaVA of transformers with random weights and its processor, as its authors publish them."""
+def write_tiny_llava(folder: Path, *, is_next: bool = False) -> Path:
+    """A LLaVA or LLaVA-NeXT of transformers with random weights and its processor, as its authors publish them."""
     from cambrian.models.torchvision_shim import declare_missing_operators
 
     declare_missing_operators()
     import torch
+    import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-        PreTrainedTokenizerFast,
-    )
 
     words = (*SPECIAL_WORDS, "<image>", *WORDS)
     vocabulary = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
+    fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
     )  # fmt: skip
-    images = CLIPImageProcessor(
-        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
-    processor = LlavaProcessor(
-        images, fast, patch_size=8, vision_feature_select_strategy="default", image_token="<image>",
+    pixels: dict[str, Any] = {
+        "size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }  # fmt: skip
+    grids = {"image_grid_pinpoints": [[16, 32], [32, 16], [32, 32]]} if is_next else {}
+    form = "LlavaNext" if is_next else "Llava"
+    images = transformers.LlavaNextImageProcessor if is_next else transformers.CLIPImageProcessor
+    processor = getattr(transformers, f"{form}Processor")(
+        images(**pixels, **grids), fast, patch_size=8, vision_feature_select_strategy="default", image_token="<image>",
         num_additional_image_tokens=1, chat_template=TEMPLATE,
     )  # fmt: skip
     torch.manual_seed(0)
-    vision = CLIPVisionConfig(
+    vision = transformers.CLIPVisionConfig(
         image_size=16, patch_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2
     )
-    text = LlamaConfig(
+    text = transformers.LlamaConfig(
         vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, initializer_range=1.0, pad_token_id=0, eos_token_id=3, bos_token_id=None,
     )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=vocabulary["<image>"], image_seq_length=4
+    config = getattr(transformers, f"{form}Config")(
+        vision_config=vision, text_config=text, image_token_index=vocabulary["<image>"], image_seq_length=4, **grids
     )
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    getattr(transformers, f"{form}ForConditionalGeneration")(config).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
@@ -99,6 +95,19 @@ def test_a_model_of_transformers_stands_in_the_same_table(benchmarks: Path, tmp_
         scores = json.loads((output / "scores.json").read_text())
         assert [scores["scores"][name]["items"] for name in ("MME-P", "GQA")] == [4, 3]
     assert found[0] == found[1]
+
+
+def test_the_parts_of_pictures_of_another_shape_share_a_batch(tmp_path: Path) -> None:
+    asked = ForeignModel(str(write_tiny_llava(tmp_path / "next", is_next=True)), None, "float32").open("cpu")
+    prompts = [
+        ("what colour ?", picture((255, 0, 0))),
+        ("is it red ?", picture((0, 0, 255), size=(12, 40))),  # two parts above each other, not side by side
+        ("where is it ?", picture((0, 255, 0), size=(30, 30))),
+        ("what colour ?", None),
+    ]
+    alone, together = (answer(asked, prompts, batch_size=size, max_new_tokens=3, what="test") for size in (1, 4))
+    assert together == alone
+    assert len(set(alone.values())) == 4
 
 
 def test_a_repository_needs_its_commit_and_a_folder_must_hold_a_model(tmp_path: Path) -> None:

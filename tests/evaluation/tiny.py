@@ -137,10 +137,10 @@ def evaluate(
     return scores
 
 
-def picture(colour: tuple[int, int, int]) -> bytes:
-    """A PNG of one colour, wider than high."""
+def picture(colour: tuple[int, int, int], *, size: tuple[int, int] = (20, 12)) -> bytes:
+    """A PNG of one colour, by default wider than high."""
     file = io.BytesIO()
-    Image.new("RGB", (20, 12), colour).save(file, "PNG")
+    Image.new("RGB", size, colour).save(file, "PNG")
     return file.getvalue()
 
 
