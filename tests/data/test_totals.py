@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.spatial import cKDTree
 
+from cambrian.data.mixes import MixRow, SelectCap, choose_rows, parts_of_sources, plan_quotas, rank_keys
 from cambrian.data.sources import read_catalog
 from cambrian.data.totals import Total, compare_totals, describe_totals, main, read_published_totals
+from cambrian.params import parse_block, read_yaml
 
 TOTALS = {total.what: total for total in compare_totals(read_catalog().instruction, read_published_totals())}
 
@@ -120,3 +124,52 @@ def test_three_sources_explain_the_caps_no_fewer_do_and_the_cumulative_figure_le
         }
     }
     assert min(abs(end - CUMULATIVE_END) for end in found if end not in near) > 600
+
+
+MIXES = {
+    "none": 0, "adapter-558k": 558_000, "adapter-1200k": 1_246_000, "adapter-2500k": 2_486_000,
+    "instruct-665k": 622_000, "instruct-737k": 664_999, "instruct-5m": 5_177_500, "instruct-7m": 7_055_500,
+    "instruct-7m-format": 7_055_500, "instruct-10m": 9_745_500,
+    "cap-150k": 4_171_500, "cap-250k": 5_522_500, "cap-350k": 6_486_500, "cap-450k": 7_136_500,
+    **{f"ratio-{number}": 1_350_000 for number in range(1, 6)},
+}  # fmt: skip
+LLAVA_665K = {"LLaVA150K": 158, "A-OKVQA": 66, "RefCOCO": 48}
+"""Thousands of samples, the other seven parts being as in the figure. Source: LLaVA-1.5, its table of instruction data."""
+
+
+def test_every_mix_of_params_takes_this_much_of_a_pool_of_the_published_sizes() -> None:
+    catalog = read_catalog()
+    rows = read_yaml(Path(__file__).parents[2] / "params.yaml")["mixes"]
+    assert rows.keys() <= MIXES.keys()
+    for name, row in rows.items():
+        mix = parse_block(MixRow, dict(row), where=f"mixes.{name}")
+        facts = {
+            source: {"category": found.category, "in_7m": found.in_7m, "size": round(found.thousands * 1000)}
+            for source, found in catalog.sources(mix.pool).items()
+        }
+        available: Counter[str] = Counter()
+        for source, part in parts_of_sources(mix.select, facts).items():
+            available[part] += facts[source]["size"]
+        quotas = plan_quotas(mix.select, facts, samples_per_record=1, where=name)
+        taken = (min(available[quota.part], quota.limit or available[quota.part]) for quota in quotas)
+        assert sum(taken) == MIXES[name], name
+
+
+def test_three_sources_explain_what_the_mix_of_665k_lacks() -> None:
+    missing = sum((thousands - SIZES[name]) * 1000 for name, thousands in LLAVA_665K.items())
+    assert MIXES["instruct-665k"] + missing == 664_000
+    assert MIXES["instruct-737k"] == MIXES["instruct-665k"] + 15_501 + 14_999 + 13_000 - 501  # AI2D has 15,000
+
+
+def test_the_selection_takes_record_by_record_what_the_totals_count() -> None:
+    """A hundredth of the pool of the published sizes."""
+    names = sorted(SIZES)
+    codes = np.repeat(np.arange(len(names), dtype=np.int16), [round(SIZES[name] * 10) for name in names])
+    ids = pa.chunked_array([pa.array(f"{place * 7919 % len(codes)}" for place in range(len(codes)))])
+    keys = rank_keys(ids.to_pylist(), 0, "select")
+    select = SelectCap(kind="cap", max_per_source=150_000, uncapped_categories=[])
+    quotas = plan_quotas(
+        select, {name: {"category": "General"} for name in names}, samples_per_record=100, where="test"
+    )
+    taken = choose_rows(quotas, names, codes, keys, ids, np.ones(len(codes), bool))
+    assert taken.sum() * 100 == TOTALS["cap of 150k"].ours
