@@ -134,7 +134,7 @@ MIXES = {
     **{f"ratio-{number}": 1_350_000 for number in range(1, 6)},
 }  # fmt: skip
 LLAVA_665K = {"LLaVA150K": 158, "A-OKVQA": 66, "RefCOCO": 48}
-"""Thousands of samples, the other seven parts being as in the figure. Source: LLaVA-1.5, its table of instruction data."""
+"""Thousands of samples; its other seven parts are as in the figure. Source: LLaVA-1.5, table of instruction data."""
 
 
 def test_every_mix_of_params_takes_this_much_of_a_pool_of_the_published_sizes() -> None:
