@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cambrian.cli import COMMANDS
+from cambrian.cli import COMMANDS, main
 from cambrian.params import read_yaml
 from tests.pipeline.imports import ROOT
 
@@ -31,6 +33,26 @@ def list_commands() -> list[tuple[str, str]]:
         for line in block.splitlines()
         if line.strip()
     ]
+
+
+def list_calls() -> list[tuple[str, str]]:
+    """Every line that calls `cambrian`, joined where it goes on, without what is said beside it; with its page."""
+    return [
+        (page.relative_to(ROOT).as_posix(), re.split(r"\s{3,}|\s+# ", line)[0])
+        for page in [*PAGES, ROOT / "README.md"]
+        for line in re.findall(
+            r"^ *(?:\$ )?(cambrian [a-z].*)$", re.sub(r"\\\n\s*", " ", page.read_text()), flags=re.MULTILINE
+        )
+    ]
+
+
+def option_names(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a command and of what it has below it."""
+    names = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            names |= set().union(*map(option_names, action.choices.values()))
+    return names
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -92,3 +114,30 @@ def test_every_command_names_what_there_is(page: str, command: str) -> None:
             assert arguments
         case _:
             pytest.fail(f"{page}: {command!r} is not checked by anything: add its kind here")
+
+
+@pytest.mark.parametrize(("page", "line"), list_calls())
+def test_every_call_of_cambrian_has_arguments_that_it_takes(
+    page: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(line)[1:]
+    called: list[argparse.Namespace] = []
+    monkeypatch.setattr(import_module(COMMANDS[words[0]].module), "run", called.append)
+    main(words)
+    assert len(called) == 1
+
+
+def test_every_option_of_cambrian_that_a_page_names_exists() -> None:
+    named = [
+        (page.name, command, option)
+        for page in [*PAGES, ROOT / "README.md"]
+        for text, command in re.findall(r"`(cambrian\s+(\w+)[^`]*)`", page.read_text())
+        for option in re.findall(r"--[a-z-]+", text)
+    ]
+    assert len(named) > 5
+    options = {}
+    for command in {command for _, command, _ in named}:
+        parser = argparse.ArgumentParser()
+        import_module(COMMANDS[command].module).add_arguments(parser)
+        options[command] = option_names(parser)
+    assert [found for found in named if found[2] not in options[found[1]]] == []
