@@ -57,7 +57,7 @@ def run_ours(pool: Path, num_records: int, work: Path) -> None:
     from cambrian.data.mixes import MixRow
     from cambrian.data.partitions import PartitionsConfig
 
-    partitions = PartitionsConfig(kind="processes", num_processes=NUM_PROCESSES, chunk_bytes=2**25, bucket_bytes=2**28)
+    partitions = PartitionsConfig(kind="threads", num_processes=NUM_PROCESSES, chunk_bytes=2**25, bucket_bytes=2**28)
     cleaning = CleaningConfig(
         max_line_bytes=1_000_000, min_image_side=MIN_SIDE, hash_side=HASH_SIDE, max_duplicate_distance=0,
         fatal_reasons=[], max_lost_share=0.2,

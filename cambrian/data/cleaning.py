@@ -133,9 +133,10 @@ def _read_and_judge(
         likeness_keys.append(part.likeness_keys)
         dropped.append(_name_lines(part, num_lines))
         num_lines += part.num_lines
-    may_be_repeated = find_repeated(np.concatenate(id_keys)) | find_repeated(np.concatenate(likeness_keys))
+    likenesses = np.concatenate(likeness_keys)
+    may_be_repeated = find_repeated(np.concatenate(id_keys)) | find_repeated(likenesses)
     del id_keys, likeness_keys
-    candidates = find_candidates(scan.runs, len(chunks), may_be_repeated, sources)
+    candidates = find_candidates(scan.runs, len(chunks), may_be_repeated, likenesses, sources)
     exact, near = ledger.start("exact duplicates"), ledger.start("near duplicates")
     rows, repeated = drop_duplicates(candidates, config.max_duplicate_distance, exact, near)
     for step, before in ((exact, images), (near, exact)):

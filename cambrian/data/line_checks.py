@@ -13,8 +13,6 @@ from cambrian.data.duplicates import squeeze_text
 from cambrian.interfaces import IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow as pa
     from jaxtyping import Bool, Int64, UInt8, UInt64
 
@@ -183,25 +181,34 @@ def _are_safe(images: pa.StringArray) -> Bool[np.ndarray, " lines"]:
 
 def _key_words(texts: _Texts) -> UInt64[np.ndarray, " lines"]:
     """One number of all words of a line, whatever their case, without white space."""
-    squeezed = texts.bytes.tobytes().translate(_SMALL_LETTERS, _UP_TO_SPACE)
+    words = texts.bytes.tobytes()
+    squeezed = words.translate(_SMALL_LETTERS, _UP_TO_SPACE)
     ends = texts.line_ends - _count_before(texts.bytes <= _SPACE, texts.line_ends)
     digest = xxhash.xxh3_64_intdigest
     pieces = [digest(squeezed[start:end]) for start, end in pairwise([0, *ends.tolist()])]
-    for line, foreign in _iter_foreign(texts):
-        pieces[line] = digest(foreign.translate(None, _UP_TO_SPACE))
+    for line in _find_foreign(texts, words):
+        first, last = np.searchsorted(texts.lines, [line, line + 1]).tolist()
+        whole = words[texts.starts[first] : texts.ends[last - 1]].decode()
+        # The one letter whose small form depends on what follows, which must not be the next turn.
+        spoken = [texts.read(number) for number in range(first, last)] if "\u03a3" in whole else [whole]
+        pieces[line] = digest(b"".join(map(squeeze_text, spoken)).translate(None, _UP_TO_SPACE))
     return np.array(pieces, np.uint64)
 
 
-def _iter_foreign(texts: _Texts) -> Iterator[tuple[int, bytes]]:
-    """Lines with anything but ASCII, and their words: white space and letters' case are Python's business there."""
-    num_before = np.concatenate([[0], _count_before(texts.bytes >= _FIRST_FOREIGN, texts.line_ends)])
-    lines = np.flatnonzero(np.diff(num_before))
-    starts, ends = (np.searchsorted(texts.lines, lines, side) for side in ("left", "right"))
-    for line, start, end in zip(lines.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        whole = texts.bytes[texts.starts[start] : texts.ends[end - 1]].tobytes().decode()
-        # The one letter whose small form depends on what follows, which must not be the next turn.
-        pieces = [texts.read(number) for number in range(start, end)] if "\u03a3" in whole else [whole]
-        yield line, b"".join(map(squeeze_text, pieces))
+def _find_foreign(texts: _Texts, words: bytes) -> list[int]:
+    """Lines that ASCII's rules for white space and letters' case do not squeeze as Python does.
+
+    Most letters beside ASCII are small or have no case, and stay as they are.
+    """
+    marks = np.flatnonzero(texts.bytes >= _FIRST_FOREIGN)
+    lines = np.searchsorted(texts.line_ends, marks, "right")
+    begins = (np.diff(marks, prepend=-2) > 1) | (np.diff(lines, prepend=-1) > 0)
+    ends = marks[np.append(begins[1:], True)[: len(marks)]] + 1
+    runs = [words[start:end].decode() for start, end in zip(marks[begins].tolist(), ends.tolist(), strict=True)]
+    changed = {letter for letter in set("".join(runs)) if squeeze_text(letter) != letter.encode()}
+    if not changed:
+        return []
+    return sorted({line for line, run in zip(lines[begins].tolist(), runs, strict=True) if not changed.isdisjoint(run)})
 
 
 def _count_before(

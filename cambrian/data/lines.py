@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ _SKIPPED_BYTES = 2**20
 _END_BYTES = 3
 """Of a line that is too long: one byte too many, and the line's end has up to two."""
 _NEWLINE, _OPENING, _CLOSING = b"\n{}"
+_ROW = re.compile(r" in row (\d+)$")
 
 
 @dataclass(slots=True)
@@ -149,17 +151,16 @@ def _decode(
 ) -> Iterator[tuple[pa.Table, Int64[np.ndarray, " decoded"]]]:
     """The lines of these numbers as tables, with their numbers; without those that are not what a line should be.
 
-    All at once, or where that fails in halves: what becomes of a line does not depend on the lines beside it.
+    All at once, or where that fails in pieces: what becomes of a line does not depend on the lines beside it.
     """
     if not len(numbers):
         return
-    table = _decode_all(_join_lines(block, starts, ends, numbers), len(numbers))
-    if table is not None:
-        yield table, numbers
+    decoded = _decode_all(_join_lines(block, starts, ends, numbers), len(numbers))
+    if not isinstance(decoded, int):
+        yield decoded, numbers
     elif len(numbers) > 1:
-        middle = len(numbers) // 2
-        yield from _decode(block, starts, ends, numbers[:middle])
-        yield from _decode(block, starts, ends, numbers[middle:])
+        for piece in np.split(numbers, [decoded, decoded + 1] if decoded < len(numbers) else [len(numbers) // 2]):
+            yield from _decode(block, starts, ends, piece)
 
 
 def _join_lines(
@@ -177,11 +178,11 @@ def _join_lines(
     return b"".join([view[start : end + 1] for start, end in ranges])
 
 
-def _decode_all(lines: bytes, num_lines: int) -> pa.Table | None:
-    """The lines as one table; None where one of them is no object, has a field twice, or one of another type.
+def _decode_all(lines: bytes, num_lines: int) -> pa.Table | int:
+    """The lines as one table; where one of them is no object, has a field twice, or one of another type, its number.
 
     Every line begins and ends with a curly bracket, so none is a part of an object; one that is two shows in
-    the number.
+    the number of rows. The number is Arrow's word, and `num_lines` where it has none.
     """
     import pyarrow as pa
     from pyarrow import json as arrow_json
@@ -192,9 +193,10 @@ def _decode_all(lines: bytes, num_lines: int) -> pa.Table | None:
             read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
             parse_options=arrow_json.ParseOptions(explicit_schema=lines_schema(), unexpected_field_behavior="ignore"),
         )
-    except pa.ArrowInvalid:
-        return None
-    return table if table.num_rows == num_lines else None
+    except pa.ArrowInvalid as error:
+        row = _ROW.search(str(error))
+        return int(row[1]) if row else num_lines
+    return table if table.num_rows == num_lines else num_lines
 
 
 def _describe(record: Record) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def start_reordering(reorder: Reorder) -> None:
 
 
 def write_piece(piece: Piece) -> None:
-    """Write the records that a mix takes of one row group as a run, sorted by their place in the mix."""
+    """Write the records that a mix takes of one row group as a run, for `iter_ordered`."""
     import pyarrow as pa
 
     assert _reorder is not None, "start_reordering was not called in this process"
@@ -67,7 +67,9 @@ def write_piece(piece: Piece) -> None:
     is_taken = np.unpackbits(piece.is_taken, count=table.num_rows).astype(bool)
     table = _add_prompts(table.filter(pa.array(is_taken)), _reorder)
     ranks = rank_keys(table.column("id").to_pylist(), _reorder.seed, "order")
-    _reorder.runs.write(piece.number, [_sort(table.append_column("rank", pa.array(ranks)))])
+    table = table.append_column("rank", pa.array(ranks))
+    # A single bucket is sorted when it is read.
+    _reorder.runs.write(piece.number, [_sort(table) if _reorder.runs.splitters else table])
 
 
 def iter_ordered(runs: SortedRuns, num_runs: int) -> Iterator[pa.Table]:

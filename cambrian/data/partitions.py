@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -27,11 +27,12 @@ Result = TypeVar("Result")
 class PartitionsConfig(Params):
     """How much of a pool is worked on at a time, and by whom; no result depends on it."""
 
-    kind: Literal["processes", "ray"]
+    kind: Literal["processes", "threads", "ray"]
     """On this machine, or on a Ray cluster: the one that RAY_ADDRESS names in the environment, or else one made for the
-    stage on this machine. All machines of a cluster see the same folders at the same paths."""
+    stage on this machine. All machines of a cluster see the same folders at the same paths. Threads need no start and
+    decode each picture once; they wait for one another where Python itself works, so that few of them are of use."""
     num_processes: PositiveInt
-    """With 1 process of this machine the stage's own does everything."""
+    """Or threads. With 1 of this machine the stage's own process does everything."""
     chunk_bytes: PositiveInt
     """Of the input: one piece of work."""
     bucket_bytes: PositiveInt
@@ -52,8 +53,7 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Yield the function's results in the order of the tasks, computed by the configured number of processes.
 
-    `initializer(*arguments)` runs once in every process that computes. Results are handed over one by one, so that no
-    more than a few wait.
+    `initializer(*arguments)` runs once in every process that computes. Results are handed over one by one.
     """
     if config.kind == "ray":
         yield from _run_on_ray(config.num_processes, function, tasks, initializer, arguments)
@@ -61,6 +61,11 @@ def run_tasks(
     if config.num_processes == 1 or len(tasks) < 2:
         initializer(*arguments)
         yield from map(function, tasks)
+        return
+    if config.kind == "threads":
+        initializer(*arguments)
+        with ThreadPoolExecutor(config.num_processes) as threads:
+            yield from threads.map(function, tasks)
         return
     # A forked process would share locks of Arrow's threads, in whatever state they are.
     context = multiprocessing.get_context("spawn")
@@ -136,7 +141,10 @@ class SortedRuns:
     """Rising values of the key, at which one bucket ends and the next begins."""
 
     def write(self, number: int, tables: Iterable[pa.Table]) -> None:
-        """Write some tables, at least one, each of which is sorted by the key, as runs of the file of this number."""
+        """Write some tables, at least one, as runs of the file of this number.
+
+        Each is sorted by the key, but where there are no splitters, which makes one bucket of everything.
+        """
         import pyarrow as pa
 
         writer = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from operator import itemgetter
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,7 @@ class Scanned:
 
 @dataclass(slots=True)
 class _Run:
-    """The usable records of some lines in the order of ids, with their keys."""
+    """The usable records of some lines, with their keys."""
 
     table: pa.Table
     id_keys: UInt64[np.ndarray, " rows"]
@@ -108,13 +109,13 @@ def sample_splitters(path: Path, num_buckets: int, max_line_bytes: int) -> tuple
 
 
 class Scanner:
-    """One process's reader of a pool."""
+    """One process's reader of a pool; its threads may share it."""
 
     def __init__(self, config: ScanConfig) -> None:
         self._config = config
         self._sources = sorted(read_json(config.pool / "sources.json"))
         self._parser = LineParser(self._sources, config.max_line_bytes)
-        self._store = ImageStore(config.pool)
+        self._store, self._lock = ImageStore(config.pool), Lock()
         self._describe = lru_cache(_NUM_REMEMBERED_IMAGES)(self._describe_image)
 
     def scan(self, chunk: Chunk) -> Scanned:
@@ -191,14 +192,15 @@ class Scanner:
         looks: _Looks,
         places: Int32[np.ndarray, " rows"],
     ) -> _Run:
-        """These rows in the order of ids; `places` are those of their pictures in `looks`."""
+        """These rows; `places` are those of their pictures in `looks`. In the order of ids, if they are to be cut."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         ids = parsed.rows.column("id").take(pa.array(rows))
-        order = pc.sort_indices(ids).to_numpy()
-        id_keys = hash_all(map(str.encode, ids.to_pylist()))[order]
-        rows, places = rows[order], places[order]
+        id_keys = hash_all(map(str.encode, ids.to_pylist()))
+        if self._config.runs.splitters:
+            order = pc.sort_indices(ids).to_numpy()
+            id_keys, rows, places = id_keys[order], rows[order], places[order]
         table = parsed.rows.take(pa.array(rows))
         for name, values in (("digest", looks.digests), ("hash", looks.hashes)):
             table = table.append_column(name, values.take(pa.array(places)))
@@ -207,11 +209,10 @@ class Scanner:
 
     def _describe_image(self, name: str) -> ImageFacts | RecordError:
         try:
+            with self._lock:  # two threads would open a shard twice
+                data = self._store.read(name)
             return describe_image(
-                self._store.read(name),
-                name=name,
-                hash_side=self._config.hash_side,
-                min_side=self._config.min_image_side,
+                data, name=name, hash_side=self._config.hash_side, min_side=self._config.min_image_side
             )
         except RecordError as error:
             return RecordError(error.reason, str(error))  # as for lines: what is remembered keeps nothing else alive

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import json as arrow_json
 
 from cambrian.artifacts import read_json, read_manifest
 from cambrian.data import cleaning
@@ -143,6 +144,38 @@ def test_a_repeated_id_stays_once(tmp_path: Path) -> None:
     assert forward["kept"] == backward["kept"] == ["a"]
     assert forward["reasons"] == {"a": "duplicate-id"}
     assert (tmp_path / "1/clean/records.parquet").read_bytes() == (tmp_path / "2/clean/records.parquet").read_bytes()
+
+
+def test_of_records_of_one_id_and_the_same_words_one_stays_wherever_it_stood(tmp_path: Path) -> None:
+    lines = [line("a", answer=answer) for answer in ("a cube", "A CUBE", "a  cube")]
+    found = [clean(tmp_path / str(turn), lines[turn:] + lines[:turn]) for turn in range(3)]
+    stored = [(tmp_path / str(turn) / "clean/records.parquet").read_bytes() for turn in range(3)]
+    assert stored[0] == stored[1] == stored[2]
+    assert found[0]["ledger"]["steps"][2]["dropped"] == {"duplicate-id": 2}
+
+
+def test_where_a_turn_ends_tells_two_records_apart(tmp_path: Path) -> None:
+    lines = [line("a", question="one two", answer="three"), line("b", question="one", answer="twothree")]
+    found = clean(tmp_path, [*lines, line("c", question="one", answer=" twothree")])
+    assert found["kept"] == ["a", "b"]
+    assert found["reasons"] == {"c": "near-duplicate"}
+
+
+def test_a_broken_line_among_many_is_found_without_trying_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def read_json(lines: Any, **options: Any) -> Any:
+        sizes.append(len(lines.read_buffer()))
+        lines.seek(0)
+        return arrow_json_read(lines, **options)
+
+    arrow_json_read = arrow_json.read_json
+    monkeypatch.setattr(arrow_json, "read_json", read_json)
+    lines = [json.dumps(line(f"r{number}")) for number in range(1000)]
+    lines[700] = lines[700].replace('"from": "gpt"', '"from" "gpt"')
+    parsed = LineParser(["LLaVA150K"], 1000).parse_many("".join(f"{text}\n" for text in lines).encode())
+    assert [number for number, _, _ in parsed.faults] == [700]
+    assert len(sizes) == 4  # all, those before, the one, those after
 
 
 def test_the_ledger_adds_up_per_step_and_source(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cambrian.data.duplicates import text_key
 from cambrian.data.line_checks import check_lines, number_sources
 from cambrian.data.lines import lines_schema
+from cambrian.interfaces import Turn
 
 HUMAN = [{"from": "human", "value": "a"}]
 
@@ -31,6 +36,8 @@ def check(lines: list[dict[str, Any]]) -> tuple[list[bool], list[int]]:
         (decoded("25 \u212a"), decoded("25 k"), True),  # the kelvin sign's small letter is a common k
         (decoded("\u0391\u03a3", "\u03b1"), decoded("\u03b1\u03c2", "\u03b1"), True),  # a sigma at a turn's end
         (decoded("a \0 b"), decoded("A\0B"), True),
+        (decoded("a\u00e9"), decoded("a\u00c9"), True),
+        (decoded("\u6771", "\u00e9"), decoded("\u6771", "\u00c9"), True),  # the next line begins with another letter
         (decoded("a", "b"), decoded("b", "a"), False),
         (decoded("what is it ?"), decoded("what is it"), False),
         (decoded("größe ?"), decoded("grosse ?"), False),
@@ -41,6 +48,21 @@ def test_the_key_of_words_ignores_case_and_space_only(
 ) -> None:
     _, (first, *_, second) = check([one, decoded("größe"), other])
     assert (first == second) is are_equal
+
+
+LETTERS = st.text("aA \n\0\u00a0éÉßẞ東İ\u0307\u212akΣσςЖж\u2028", max_size=6)
+
+
+@given(st.lists(st.lists(LETTERS, min_size=2, max_size=2), min_size=2, max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_conversations_of_the_same_words_have_the_same_key_whatever_stands_beside_them(texts: list[list[str]]) -> None:
+    _, keys = check([decoded(*pair) for pair in texts])
+    for pair, key in zip(texts, keys, strict=True):
+        assert check([decoded(*pair)])[1] == [key]
+    words = [text_key([Turn("human", one), Turn("gpt", other)]) for one, other in texts]
+    for first, second in combinations(range(len(texts)), 2):
+        if words[first] == words[second]:
+            assert keys[first] == keys[second]
 
 
 def test_a_doubtful_line_does_not_touch_the_lines_beside_it() -> None:

@@ -12,6 +12,7 @@ from cambrian.data.curation import curate_mix
 from cambrian.data.format_prompts import FormatPromptsConfig
 from cambrian.data.mixes import MixRow
 from cambrian.data.partitions import PartitionsConfig
+from cambrian.data.scanning import Scanner
 from cambrian.interfaces import ParamsError
 from cambrian.params import parse_block
 from tests.data.pools import line, picture, write_pool
@@ -70,11 +71,32 @@ def _cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     cluster.shutdown()
 
 
-def test_two_worker_processes_write_what_the_stages_own_process_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_two_workers_write_what_the_stages_own_process_writes(tmp_path: Path, kind: str) -> None:
     pool = make_pool(tmp_path / "pool")
     alone = curate(pool, tmp_path / "alone", make_partitions("processes", 1))
-    assert curate(pool, tmp_path / "two", make_partitions("processes", 2)) == alone
+    assert curate(pool, tmp_path / "two", make_partitions(kind, 2)) == alone
     assert len(alone) == 9
+
+
+def test_a_single_bucket_has_the_records_of_many(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    many = make_partitions("processes", 1)
+    assert many.num_buckets((pool / "records.jsonl").stat().st_size) > 1
+    single = many.model_copy(update={"bucket_bytes": 2**30})
+    assert curate(pool, tmp_path / "single", single) == curate(pool, tmp_path / "many", many)
+
+
+def test_a_fault_in_a_thread_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = make_pool(tmp_path / "pool")
+    monkeypatch.setattr(Scanner, "scan", fail)
+    with pytest.raises(RuntimeError, match="in a thread"):
+        curate(pool, tmp_path / "two", make_partitions("threads", 2))
+    assert not list(tmp_path.glob("two/.*"))
+
+
+def fail(*_arguments: object) -> None:
+    raise RuntimeError("in a thread")
 
 
 @needs_ray
