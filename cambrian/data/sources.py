@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +87,7 @@ def collect_pool(pool: str, config: PoolConfig, *, samples_per_record: int, seed
         ParamsError: the catalogue does not have the pool, or the config names what does not exist.
         ArtifactError: the folder cannot be written.
     """
+    work_dir = None
     with logged_step(f"collect {pool}") as facts, write_folder(output, pool=pool) as folder:
         match config.root:
             case GeneratedCorpora():
@@ -99,15 +101,17 @@ def collect_pool(pool: str, config: PoolConfig, *, samples_per_record: int, seed
                 write_json(folder / SOURCES_NAME, describe_sources(sources))
                 facts.update(records=sum(sizes.values()), sources=len(sources))
             case CollectedPool():
-                facts.update(sources=_collect(folder, pool, config.root))
+                work_dir, facts["sources"] = _collect(folder, pool, config.root)
+    if work_dir is not None:
+        shutil.rmtree(work_dir, ignore_errors=True)
     if isinstance(config.root, CollectedPool) and config.root.copy_to is not None:
         from cambrian.data.collecting.copying import copy_folder
 
         copy_folder(output, config.root.copy_to, config.root.limits)
 
 
-def _collect(folder: Path, pool: str, config: CollectedPool) -> int:
-    """Fetch a pool's catalogued and own sources; returns how many there are."""
+def _collect(folder: Path, pool: str, config: CollectedPool) -> tuple[Path, int]:
+    """Fetch a pool's catalogued and own sources; where what was fetched still lies, and how many sources there are."""
     from cambrian.data.collecting.collect import collect_origins
 
     catalog = read_catalog()
@@ -117,9 +121,9 @@ def _collect(folder: Path, pool: str, config: CollectedPool) -> int:
     sources = {name: source for name, source in published.items() if source.origin in origins}
     own = {name: source.origin for name, source in config.own.items()}
     described = describe_sources(sources) | {name: _describe_own(source) for name, source in config.own.items()}
-    collect_origins(folder, config, origins={**origins, **own}, known=set(described))
+    work_dir = collect_origins(folder, config, origins={**origins, **own}, known=set(described))
     write_json(folder / SOURCES_NAME, described)
-    return len(described)
+    return work_dir, len(described)
 
 
 def count_records(source: Source, samples_per_record: int) -> int:

@@ -68,11 +68,12 @@ class _Collection:
         return self.work_dir / "converted" / unit.key
 
 
-def collect_origins(folder: Path, config: CollectedPool, *, origins: Mapping[str, Origin], known: Set[str]) -> None:
+def collect_origins(folder: Path, config: CollectedPool, *, origins: Mapping[str, Origin], known: Set[str]) -> Path:
     """Write records, shards with their index, `files.json`, `ledger.json` and `dropped.parquet` into an empty folder.
 
-    `known` are the sources that a record may have. What was fetched and converted lies in `config.work_dir` until the
-    pool is whole: a killed stage goes on after its last finished unit, and inside a file after its last byte.
+    `known` are the sources that a record may have. What was fetched and converted lies in the folder below
+    `config.work_dir` that is returned, for the caller to remove when the pool is whole: a killed stage goes on after
+    its last finished unit, and inside a file after its last byte.
 
     Raises:
         ArtifactError: something is gone, broken or changed for which the policy is to fail; the message names it.
@@ -88,7 +89,7 @@ def collect_origins(folder: Path, config: CollectedPool, *, origins: Mapping[str
         _log.info("%d of %d units were collected before", len(units) - len(waiting), len(units))
     _convert_all(collection, waiting)
     _assemble(folder, collection, units)
-    shutil.rmtree(collection.work_dir, ignore_errors=True)
+    return collection.work_dir
 
 
 def _digest(config: CollectedPool, origins: Mapping[str, Origin], known: Set[str]) -> str:
@@ -133,10 +134,11 @@ def _convert_all(collection: _Collection, units: Sequence[Unit]) -> None:
             files = _take(collection, unit, future)
             if files is not None:
                 folder = collection.folder(unit)
-                convert_unit(unit, files, collection.config, known=collection.known, output=folder)
+                # Before the unit is converted: who is killed between the two would find a finished unit without it.
                 write_json(
                     folder.with_suffix(".json"), [_describe(unit, number, files) for number in range(len(files))]
                 )
+                convert_unit(unit, files, collection.config, known=collection.known, output=folder)
 
 
 def _take(collection: _Collection, unit: Unit, future: Future[list[FetchedFile]]) -> list[FetchedFile] | None:

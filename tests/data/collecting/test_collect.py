@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cambrian.artifacts import find_damage, read_json
+from cambrian.data import sources
+from cambrian.data.collecting import collect as collecting
+from cambrian.data.collecting.converting import convert_unit
 from cambrian.data.records import read_records
 from cambrian.data.shards import ImageStore
 from cambrian.interfaces import ArtifactError, ParamsError
@@ -170,6 +173,34 @@ def test_a_stage_that_was_stopped_goes_on_after_its_last_finished_unit(site: Sit
     assert read_step(folder, "pictures")["out"] == 5
     fetched = {path.rpartition("/")[2]: count for path, count in site.requests.items() if "resolve" in path}
     assert fetched == {"charts.jsonl": 1, "a.tar.gz": 1, "b.zip": 2}
+
+
+def end_at_once(*_arguments: Any, **_keywords: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def convert_and_end(*arguments: Any, **keywords: Any) -> None:
+    convert_unit(*arguments, **keywords)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "end"),
+    [(collecting, "convert_unit", convert_and_end), (sources, "write_json", end_at_once)],
+    ids=["just after a unit", "just before the end"],
+)
+def test_a_stage_that_ends_at_any_moment_fetches_nothing_again(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, end: Any
+) -> None:
+    site.files["charts.jsonl"] = named(2)
+    config = pool(tmp_path, {"charts": origin(http(site, "charts.jsonl"), archives=[])})
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, end)
+        with pytest.raises(KeyboardInterrupt):
+            collect(config, tmp_path / "pool")
+    assert len(read_lines(collect(config, tmp_path / "pool"))) == 2
+    assert site.requests["charts.jsonl"] == 1
+    assert not any((tmp_path / "work").iterdir())
 
 
 def test_who_raises_a_bound_fetches_nothing_again(site: Site, tmp_path: Path) -> None:
