@@ -1,7 +1,7 @@
 """`cambrian export RUN`: a run's stored replies in the formats of the release and of VLMEvalKit, and as submissions.
 
-- `release`: `answers_RUN.jsonl` per benchmark, a line per question with the keys that the release's scorers read
-  (`question_id`, `prompt`, `answer`, `gt_answer`, `category`, `model_id`);
+- `release`: `answers_RUN.jsonl` per benchmark, a line per question with what the release's scorer of that benchmark
+  reads (eval/eval/NAME/NAME_test.py): its keys, and the true answer in its form;
 - `vlmevalkit`: `RUN_BENCHMARK.tsv`, its columns and `prediction` (VLMEvalKit reads it with PRED_FORMAT=tsv);
 - `submission`: the JSON list of `question_id` and `answer` that servers take where answers are not public.
 """
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from cambrian.interfaces import Item
 
     Writer = Callable[[Path, str, str, Sequence[Item], Sequence[str]], None]
+
+_BRACKETED = ("MMVP", "BLINK", "CV-Bench-2D", "CV-Bench-3D")
+"""The release's scorer takes the second character of the true answer: `(A)`."""
+_LISTED = ("OCRBench", "TextVQA", "VizWiz")
+"""Its scorer goes through the true answers, even where there is one."""
 
 
 def export_answers(answers: Answers, items: Mapping[str, Sequence[Item]], *, run: str, form: str, output: Path) -> None:
@@ -71,10 +76,46 @@ def _native_id(item: Item) -> str:
 
 
 def _truth(item: Item) -> Any:
-    """The answer as the release writes it: a letter for multiple choice, a list where there are several answers."""
+    """A letter for multiple choice, a list where there are several answers."""
     if item.choices and item.answers and item.answers[0] in item.choices:
         return string.ascii_uppercase[item.choices.index(item.answers[0])]
     return item.answers[0] if len(item.answers) == 1 else list(item.answers)
+
+
+def _release_truth(name: str, item: Item) -> Any:
+    """The true answer in the form that the release's scorer of this benchmark compares with."""
+    if name in _LISTED:
+        return list(item.answers)
+    truth = _truth(item)
+    if name == "AI2D":
+        return str(string.ascii_uppercase.index(truth))
+    if name in _BRACKETED:
+        return f"({truth})"
+    return truth[0] if name == "MMMU-V" and isinstance(truth, list) else truth
+
+
+def _release_keys(name: str, item: Item, text: str) -> dict[str, Any]:
+    """What the release's scorer of this benchmark reads beside the common keys.
+
+    Those of SEED-I and Q-Bench tell kinds of question apart, which items here do not hold: all stand under one kind, so
+    of their tables the total holds alone.
+    """
+    match name:
+        case "MMB" | "MMBench-CN":
+            return {"prediction": text, "source_id": item.group}
+        case "MMVP":
+            return {"text_options": list(item.choices)}
+        case "SQA-I":
+            return {"text_answer": item.answers[0], "type": True}
+        case "MMMU-V":
+            return {"type": "multiple-choice" if item.choices else "open"}
+        case "MathVista-M":
+            return {"type": item.category}
+        case "SEED-I":
+            return {"category": 1}
+        case "Q-Bench":
+            return {"type": 1}
+    return {}
 
 
 def _write_release(folder: Path, run: str, name: str, items: Sequence[Item], texts: Sequence[str]) -> None:
@@ -83,8 +124,9 @@ def _write_release(folder: Path, run: str, name: str, items: Sequence[Item], tex
     with path.open("w", encoding="utf-8") as file:
         for item, text in zip(items, texts, strict=True):
             line = {
-                "question_id": _native_id(item), "prompt": item.question, "answer": text, "gt_answer": _truth(item),
-                "category": item.category, "options": list(item.choices), "model_id": run,
+                "question_id": _native_id(item), "prompt": item.question, "answer": text,
+                "gt_answer": _release_truth(name, item), "category": item.category, "options": list(item.choices),
+                "model_id": run, **_release_keys(name, item, text),
             }  # fmt: skip
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

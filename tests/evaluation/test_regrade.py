@@ -193,9 +193,41 @@ def test_answers_export_as_the_release_writes_them(tmp_path: Path) -> None:
     lines = (tmp_path / "out" / "MMVP" / "answers_a-run.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["answer"] for line in lines] == list(TEXTS)
     assert json.loads(lines[3]) == {
-        "question_id": "4", "prompt": "Which?", "answer": "синий", "gt_answer": "A", "category": "",
-        "options": ["red", "blue"], "model_id": "a-run",
+        "question_id": "4", "prompt": "Which?", "answer": "синий", "gt_answer": "(A)", "category": "",
+        "options": ["red", "blue"], "text_options": ["red", "blue"], "model_id": "a-run",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "answers", "expected"),
+    [
+        ("GQA", (), ("red",), {"gt_answer": "red"}),
+        ("MMB", COLOURS, ("blue",), {"gt_answer": "B", "prediction": "said", "source_id": "7"}),
+        ("SEED-I", COLOURS, ("blue",), {"gt_answer": "B", "category": 1}),
+        ("SQA-I", COLOURS, ("blue",), {"gt_answer": "B", "text_answer": "blue", "type": True}),
+        ("MMMU-V", COLOURS, ("blue",), {"gt_answer": "B", "type": "multiple-choice"}),
+        ("MMMU-V", (), ("4", "four"), {"gt_answer": "4", "type": "open"}),
+        ("MathVista-M", COLOURS, ("red",), {"gt_answer": "A", "type": "kind"}),
+        ("AI2D", COLOURS, ("blue",), {"gt_answer": "1"}),
+        ("OCRBench", (), ("STOP",), {"gt_answer": ["STOP"]}),  # of a text, its scorer would look for each letter
+        ("TextVQA", (), ("stop",) * 10, {"gt_answer": ["stop"] * 10}),
+        ("CV-Bench-2D", COLOURS, ("red",), {"gt_answer": "(A)", "options": ["red", "blue"]}),
+        ("CV-Bench-3D", COLOURS, ("blue",), {"gt_answer": "(B)", "options": ["red", "blue"]}),
+        ("BLINK", COLOURS, ("blue",), {"gt_answer": "(B)"}),
+        ("Q-Bench", COLOURS, ("blue",), {"gt_answer": "B", "type": 1}),
+        ("DocVQA", (), ("Ann", "Ann B."), {"gt_answer": ["Ann", "Ann B."]}),
+        ("InfoVQA", (), (), {"gt_answer": []}),
+    ],
+)
+def test_the_releases_scorers_find_their_keys_and_the_true_answer_in_their_form(
+    tmp_path: Path, name: str, choices: tuple[str, ...], answers: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    item = Item(f"{name}/7", name, "?", choices, answers, "kind", "7", None)
+    given = Answers("a-run", {name: [Reply(item.id, "said", True)]}, True)
+    export_answers(given, {name: [item]}, run="a-run", form="release", output=tmp_path / "out")
+    line = json.loads((tmp_path / "out" / name / "answers_a-run.jsonl").read_text())
+    common = {"question_id": "7", "answer": "said", "category": "kind", "model_id": "a-run"}
+    assert {**line, **common, **expected} == line
 
 
 def test_answers_export_as_a_table_for_vlmevalkit(tmp_path: Path) -> None:
