@@ -170,7 +170,8 @@ class DeliveringEncoder(VisionEncoder):
         self.name = name
         self.image_side = spec.image.side
         super().__init__(backbone, spec)
-        self.num_maps = 1
+        self.num_maps, self.grid = 1, side
+        self.map_shapes = [(self.channels, side)]
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """Return the delivered map alone."""
