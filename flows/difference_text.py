@@ -19,6 +19,8 @@ MAX_CHARACTERS = 60_000
 """What takes the text of a pull request takes no more than 65,536; the rest is for what stands before it."""
 _MIB = 2**20
 _NUM_NAMED = 2
+_NUM_LISTED = 5
+"""New numbers of one file that are still shown one by one."""
 _MAX_CELL = 150
 
 
@@ -52,16 +54,38 @@ def _cut_text(text: str) -> str:
 
 
 def _write_scores(difference: Difference) -> list[str]:
-    beyond = [change for change in difference.scores if not change.is_noise]
+    came, went, changed = _part_by_file(difference.scores)
+    beyond = [change for change in changed if not change.is_noise]
     beyond.sort(key=lambda change: -(change.num_errors or 0.0))
-    noise = [change for change in difference.scores if change.is_noise]
+    noise = [change for change in changed if change.is_noise]
     header = ["", "before", "now", "difference", "more than noise?", "because of"]
     parts = _write_table("Scores", header, [_score_row(change, difference) for change in beyond])
     if noise:
         names = ", ".join(f"`{change.name}` {_show_difference(change)}" for change in noise[:MAX_ROWS])
         more = f", and {len(noise) - MAX_ROWS} more" if len(noise) > MAX_ROWS else ""
         parts.append(f"{len(noise)} scores moved by noise: {names}{more}\n")
+    for what, files in (("new", came), ("gone", went)):
+        if files:
+            named = ", ".join(f"{count} of `{file}`" for file, count in list(files.items())[:MAX_ROWS])
+            more = f", and {len(files) - MAX_ROWS} more" if len(files) > MAX_ROWS else ""
+            parts.append(f"Numbers that are {what}: {named}{more}\n")
     return parts
+
+
+def _part_by_file(
+    scores: Sequence[MetricChange],
+) -> tuple[Mapping[str, int], Mapping[str, int], Sequence[MetricChange]]:
+    """How many numbers came, and how many went, of the files where that is all; and the changes of other files.
+
+    A new run has some fifty numbers, which would hide what changed in the runs that were there before.
+    """
+    by_file: dict[str, list[MetricChange]] = {}
+    for change in scores:
+        by_file.setdefault(change.name.partition(": ")[0], []).append(change)
+    many = {file: found for file, found in by_file.items() if len(found) > _NUM_LISTED}
+    came = {file: len(found) for file, found in many.items() if all(change.old is None for change in found)}
+    went = {file: len(found) for file, found in many.items() if all(change.new is None for change in found)}
+    return came, went, [change for change in scores if change.name.partition(": ")[0] not in came.keys() | went.keys()]
 
 
 def _score_row(change: MetricChange, difference: Difference) -> list[str]:

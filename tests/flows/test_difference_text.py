@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.difference import Difference, compare_revisions
+from flows.difference import Difference, MetricChange, compare_revisions
 from flows.difference_text import MAX_CHARACTERS, write_markdown
 from flows.result_files import Result, ResultChange, ResultFile
 from flows.settings import read_settings
@@ -54,3 +54,17 @@ def test_much_that_changed_still_goes_into_a_pull_request(nothing: Difference) -
     assert "more lines" not in few
     assert MAX_CHARACTERS - 300 < len(many) < MAX_CHARACTERS + 100
     assert many.endswith(" more lines\n")
+
+
+def test_a_new_run_does_not_hide_what_changed_in_others(nothing: Difference) -> None:
+    moved = MetricChange("old/scores.json: average", 40.0, 30.0, 1.0)
+    single = MetricChange("other/scores.json: added", None, 5.0, None)
+    new = [MetricChange(f"new/scores.json: score {number}", None, 50.0, None) for number in range(6)]
+    gone = [MetricChange(f"gone/scores.json: score {number}", 50.0, None, None) for number in range(7)]
+    scores = (*new, *gone, moved, single)
+    text = write_markdown(replace(nothing, scores=scores, causes={change.name: () for change in scores}), {})
+    assert "`old/scores.json: average`" in text
+    assert "`other/scores.json: added`" in text
+    assert "score 3" not in text
+    assert "Numbers that are new: 6 of `new/scores.json`\n" in text
+    assert "Numbers that are gone: 7 of `gone/scores.json`\n" in text
