@@ -399,7 +399,7 @@ def test_a_slurm_job_takes_a_stage_and_when_its_time_is_over_the_next_job_does(
             assert stage_process.cwd().startswith(f"{folder}/node/flows-{number}/")
             if number == 17:
                 jobs[0].terminate()  # as `--signal=B:TERM@120` has it, two minutes before the end
-                assert jobs[0].wait(120) is not None
+                assert jobs[0].wait(300) is not None
                 assert not is_alive(stage_process)
         (slow / "slow.go").touch()
         assert command.wait(240) == 0
